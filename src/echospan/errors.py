@@ -1,0 +1,43 @@
+"""Every error that Echospan raises on purpose.
+
+    EchospanError
+    ├── AlphabetError   (ValueError)  a character that is not a symbol, or a bad alphabet
+    ├── DelayError      (ValueError)  a delay the model was not trained on
+    ├── SettingError    (ValueError)  a setting out of its range
+    ├── DeviceError     (RuntimeError) a device that is not there
+    └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
+
+One message holds the fact and the remedy, in one sentence.
+"""
+
+
+class EchospanError(Exception):
+    """Base of all: `fact` says what was wrong, `remedy` what is allowed and how to mend it."""
+
+    def __init__(self, fact: str, remedy: str) -> None:
+        super().__init__(fact, remedy)
+        self.fact = fact
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.fact}; {self.remedy}"
+
+
+class AlphabetError(EchospanError, ValueError):
+    """A character that is not in the alphabet, or an alphabet that cannot be one."""
+
+
+class DelayError(EchospanError, ValueError):
+    """A delay outside the delays the model was trained on."""
+
+
+class SettingError(EchospanError, ValueError):
+    """A setting outside its range."""
+
+
+class DeviceError(EchospanError, RuntimeError):
+    """A device that this machine does not have."""
+
+
+class RunError(EchospanError, OSError):
+    """A run folder that cannot be read or written."""

@@ -1,0 +1,106 @@
+"""What is built, how it is trained, and the recipes that have a name. Imports no torch."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from echospan.alphabet import NAMED, alphabet
+from echospan.errors import SettingError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All that builds a model."""
+
+    alphabet: str = NAMED["letters"]
+    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    core: Literal["gru", "rnn"] = "gru"
+    """The part that remembers: gru, or rnn (ReLU)."""
+    hidden: int = 128
+    """Units of the hidden state."""
+    layers: int = 1
+    """Layers of the core; a second one was no better and took twice the time."""
+    max_delay: int = 8
+    """The longest delay it answers at; it answers at 0, 1, … up to this one."""
+    fixed: bool = False
+    """Whether only the longest delay is asked for (the assignment's first part)."""
+    conditioning: Literal["readout", "input"] = "readout"
+    """readout: one linear read-out per delay; input: the delay is fed in beside each symbol."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that build nothing."""
+        object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
+        for name, least in (("hidden", 1), ("layers", 1), ("max_delay", 0)):
+            _at_least(name, getattr(self, name), least)
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The delays that the target is asked of."""
+        return (self.max_delay,) if self.fixed else tuple(range(self.max_delay + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How a model is trained: Adam, one recipe for all cores."""
+
+    target: float = 0.99
+    """Stop once the lower end of recall's 95 % interval is this at every delay asked for."""
+    seconds: float = 600.0
+    """Stop after this many seconds of training: the assignment allows ten minutes."""
+    steps: int = 100_000
+    """Stop after this many optimiser steps."""
+    polish: float = 0.0
+    """Go on this many seconds after the target: long streams need more than the target."""
+    batch: int = 32
+    """Sequences a step; small ones gave more progress per second on two cores."""
+    window: int = 20
+    """Symbols of a sequence in one step."""
+    carry: float = 0.0
+    """Share of the rows that go on from the last window's hidden state while polishing."""
+    learning_rate: float = 1e-2
+    """Adam's rate at the start."""
+    decay_steps: int = 500
+    """The rate stays for half of these steps and falls linearly to a twentieth in the rest."""
+    seed: int = 0
+    """Decides weights and data; the same seed, machine and thread count give the same model."""
+
+    def __post_init__(self) -> None:
+        """Refuse a training that cannot run."""
+        for name in ("steps", "batch", "window", "decay_steps"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("seconds", "polish", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf") or (value == 0 and name != "polish"):
+                raise SettingError(f"{_flag(name)} is {value}", "use a finite number above 0")
+        if not 0 < self.target < 1:
+            raise SettingError(
+                f"--target is {self.target}", "use a share between 0 and 1, such as 0.99"
+            )
+        if not 0 <= self.carry <= 1:
+            raise SettingError(f"--carry is {self.carry}", "use a share from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One model and its training."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise SettingError(f"{_flag(name)} is {value}", f"use a whole number of {least} or more")
+
+
+RECIPES = {
+    "fixed": Recipe(
+        model=ModelConfig(max_delay=4, hidden=64, fixed=True),
+        training=TrainingConfig(window=12, decay_steps=300),
+    ),
+    "variable": Recipe(),
+}
+"""The assignment's two parts by name."""
