@@ -15,12 +15,12 @@ class EchospanError(Exception):
     """Base of all: `fact` says what was wrong, `remedy` what is allowed and how to mend it."""
 
     def __init__(self, fact: str, remedy: str) -> None:
-        super().__init__(fact, remedy)
+        super().__init__(f"{fact}; {remedy}")
         self.fact = fact
         self.remedy = remedy
 
-    def __str__(self) -> str:
-        return f"{self.fact}; {self.remedy}"
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.fact, self.remedy)
 
 
 class AlphabetError(EchospanError, ValueError):

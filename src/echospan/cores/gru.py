@@ -16,6 +16,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, h0: Tensor, w_hh: Tensor, b_hn: Tensor) -> Tensor:
+        """Hidden states `(time, batch, hidden)`."""
         time, batch, three_hidden = gates.shape
         hidden = three_hidden // 3
         h = gates.new_empty(time + 1, batch, hidden)
@@ -45,8 +46,9 @@ class _Layer(torch.autograd.Function):
         return h[1:]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of all four inputs."""
         h, rz, un, n, w_hh = ctx.saved_tensors
         time, batch, hidden = n.shape
         r, z = rz[..., :hidden], rz[..., hidden:]
@@ -92,7 +94,9 @@ class GRU(nn.GRU):
         """`(batch, time, features)` if batch_first, else `(time, batch, features)`."""
         if not isinstance(input, Tensor) or not self._fast(input):
             return super().forward(input, hx)
-        self.check_forward_args(input, hx, None)  # type: ignore[arg-type]
+        self.check_input(input, None)
+        if hx is not None:
+            self.check_hidden_size(hx, self.get_expected_hidden_size(input, None))
         gates = self.project(input.transpose(0, 1) if self.batch_first else input)
         y, state = self.forward_projected(gates, hx)
         return (y.transpose(0, 1) if self.batch_first else y), state
@@ -123,7 +127,7 @@ class GRU(nn.GRU):
         """From projected inputs `(time, batch, 3·hidden)` to `(time, batch, hidden)` and state."""
         if hx is None:
             hx = gates.new_zeros(self.num_layers, gates.shape[1], self.hidden_size)
-        last = []
+        last, y = [], gates
         for layer in range(self.num_layers):
             if layer:
                 gates = self.project(y, layer)
@@ -132,6 +136,6 @@ class GRU(nn.GRU):
                 b_hn = getattr(self, f"bias_hh_l{layer}")[2 * self.hidden_size :]
             else:
                 b_hn = gates.new_zeros(self.hidden_size)
-            y: Tensor = _Layer.apply(gates, hx[layer], w_hh, b_hn)
+            y = _Layer.apply(gates, hx[layer], w_hh, b_hn)  # type: ignore[no-untyped-call]
             last.append(y[-1])
         return y, torch.stack(last)

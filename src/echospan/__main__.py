@@ -1,0 +1,5 @@
+"""`python -m echospan` is `echospan`."""
+
+from echospan.cli import main
+
+main()

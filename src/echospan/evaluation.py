@@ -1,0 +1,166 @@
+"""Recall, blanks, span, bits and stream errors, by their definitions; functions of a model."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from scipy.stats import norm
+from torch.nn import functional as F
+
+from echospan.model import EchoModel
+from echospan.tasks import EchoTask
+
+
+@lru_cache
+def _z(confidence: float) -> float:
+    return float(norm.ppf(0.5 + confidence / 2))
+
+
+def wilson(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share (Wilson 1927); (0, 1) where nothing was tried."""
+    if trials == 0:
+        return 0.0, 1.0
+    z, p = _z(confidence), correct / trials
+    centre = p + z * z / (2 * trials)
+    half = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+@dataclass(frozen=True)
+class DelayRecall:
+    """Recall at one delay."""
+
+    delay: int
+    trials: int
+    correct: int
+    bits: float
+    """max(0, log2 N − cross-entropy): what the answer tells of the symbol, at least."""
+
+    @property
+    def recall(self) -> float:
+        """Share of correct answers where there was something to say."""
+        return self.correct / self.trials if self.trials else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of recall."""
+        return wilson(self.correct, self.trials)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        low, high = self.interval
+        return {
+            "delay": self.delay,
+            "trials": self.trials,
+            "correct": self.correct,
+            "recall": self.recall,
+            "low": low,
+            "high": high,
+            "bits": self.bits,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Recall at every delay from 0 up, and the blanks."""
+
+    delays: tuple[DelayRecall, ...]
+    blanks: int
+    blanks_correct: int
+
+    @property
+    def blank_accuracy(self) -> float | None:
+        """Share of correct blanks; None where no blank was due."""
+        return self.blanks_correct / self.blanks if self.blanks else None
+
+    @property
+    def recalled_bits(self) -> float:
+        """Sum over the delays: a lower bound on what the hidden state says of the past."""
+        return sum(d.bits for d in self.delays)
+
+    def span(self, at: float = 0.99) -> int:
+        """Largest D with the interval's lower end at least `at` at every d ≤ D; −1 for none."""
+        reached = -1
+        for d in self.delays:
+            if d.interval[0] < at:
+                break
+            reached = d.delay
+        return reached
+
+    def reached(self, asked: tuple[int, ...], target: float) -> bool:
+        """Whether the interval's lower end is at least `target` at every delay asked for."""
+        return all(self.delays[d].interval[0] >= target for d in asked)
+
+
+@torch.no_grad()
+def evaluate(
+    model: EchoModel, *, trials: int = 20_000, length: int | None = None, seed: int = 1
+) -> Evaluation:
+    """Recall on fresh random symbols, from the empty state, with the model in `eval()`.
+
+    At least `trials` answers at every delay, from sequences of `length` symbols (default: twice
+    the longest delay and 5 more). `seed` names the stream; what stops a training uses another one.
+    """
+    task = EchoTask(len(model.alphabet), model.max_delay)
+    time = max(length or 2 * model.max_delay + 5, model.max_delay + 1)
+    rows = math.ceil(trials / (time - model.max_delay))
+    device = model.readouts.weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    n = model.max_delay + 1
+    due = torch.arange(time, device=device)[:, None] >= torch.arange(n, device=device)
+    correct = torch.zeros(n, dtype=torch.long, device=device)
+    nats = torch.zeros(n, dtype=torch.double, device=device)
+    blanks_correct = 0
+    chunk = max(1, 200_000 // (time * n))
+    for start in range(0, rows, chunk):
+        symbols, targets = task.batch(min(chunk, rows - start), time, generator)
+        logits, _ = model(symbols)
+        right = logits.argmax(-1) == targets
+        correct += (right & due).sum((0, 1))
+        blanks_correct += int((right & ~due).sum())
+        loss = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+        nats += (loss.view_as(targets) * due).double().sum((0, 1))
+    model.train(was_training)
+    delays = []
+    for d in range(n):
+        asked = rows * (time - d)
+        bits = math.log2(task.symbols) - float(nats[d]) / asked / math.log(2)
+        delays.append(DelayRecall(d, asked, int(correct[d]), max(0.0, bits)))
+    return Evaluation(tuple(delays), rows * n * (n - 1) // 2, blanks_correct)
+
+
+@torch.no_grad()
+def stream_errors(
+    model: EchoModel, symbols: int, *, streams: int = 100, seed: int = 2
+) -> tuple[int, list[int]]:
+    """Wrong answers by delay in `streams` unbroken streams, `symbols` symbols in all.
+
+    The hidden state is never reset; the first `max_delay` answers of each stream are not counted.
+    Returns the number of symbols answered and the errors at each delay.
+    """
+    task = EchoTask(len(model.alphabet), model.max_delay)
+    device = model.readouts.weight.device
+    generator = torch.Generator(device).manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    streams = min(streams, symbols)
+    left = math.ceil(symbols / streams)
+    answered = left * streams
+    state, past, first = None, task.empty_past(streams, device), True
+    errors = torch.zeros(model.max_delay + 1, dtype=torch.long, device=device)
+    while left > 0 or first:
+        time = model.max_delay if first else min(left, 50)
+        if time:
+            read, targets = task.batch(streams, time, generator, past)
+            logits, state = model(read, state)
+            past = task.carry(read, past)
+            if not first:
+                errors += (logits.argmax(-1) != targets).sum((0, 1))
+        left, first = left - (0 if first else time), False
+    model.train(was_training)
+    return answered, errors.tolist()

@@ -1,0 +1,101 @@
+"""Training, measuring and streaming, in the user's words."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from echospan import homework
+from echospan.checkpoint import load
+from echospan.evaluation import evaluate, stream_errors, wilson
+from echospan.model import EchoModel
+from echospan.recipes import RECIPES, ModelConfig
+from echospan.streaming import Stream
+from echospan.training import ReadoutLoss, train
+
+
+def test_the_readout_loss_and_its_gradients_are_torchs():
+    h, w, b = (
+        torch.randn(s, dtype=torch.double, requires_grad=True) for s in ((6, 5), (12, 5), (12,))
+    )
+    targets = torch.randint(0, 4, (6, 3))
+    ours = ReadoutLoss.apply(h, w, b, targets)
+    theirs = F.cross_entropy(F.linear(h, w, b).view(-1, 4), targets.flatten())
+    for a, c in zip(
+        (ours, *torch.autograd.grad(ours * 3, (h, w, b))),
+        (theirs, *torch.autograd.grad(theirs * 3, (h, w, b))),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, c)
+
+
+def test_wilsons_interval_is_the_published_one():
+    low, high = wilson(10, 10)
+    assert low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-6)
+    assert high == pytest.approx(1)
+    assert wilson(0, 0) == (0, 1)
+
+
+def test_a_model_without_training_is_at_chance():
+    torch.manual_seed(3)
+    evaluation = evaluate(EchoModel(ModelConfig(max_delay=2)), trials=20_000)
+    assert evaluation.span() == -1
+    assert abs(evaluation.delays[2].recall - 1 / 26) < 0.02
+    assert evaluation.delays[2].bits < 0.1
+
+
+def test_training_is_the_same_for_the_same_seed():
+    recipe = RECIPES["fixed"]
+    recipe = replace(recipe, training=replace(recipe.training, steps=40, seed=5))
+    a, b = train(recipe), train(recipe)
+    for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert not a.reached
+    assert a.steps == 40
+
+
+def test_the_fixed_model_passes_the_assignments_grader(fixed_run):
+    model = load(fixed_run)
+    assert homework.test_model(model) > 0.985
+    evaluation = evaluate(model)
+    assert evaluation.span() == 4
+    assert evaluation.recalled_bits <= 5 * math.log2(26)
+
+
+def test_a_stream_cut_anywhere_says_what_the_whole_says(fixed_run):
+    model = load(fixed_run)
+    text = "thequickbrownfoxjumpsoverthelazydog" * 3
+    whole = model.echo(text, 4)
+    for cut in (1, 7, 100):
+        stream = Stream(model)
+        assert stream.push(text[:cut]) + stream.push(text[cut:]) == whole
+    stream = Stream(model, 4)
+    assert "".join(stream.push(c) for c in text) == whole
+    assert whole[:4] == "····"
+
+
+def test_stream_errors_counts_every_symbol_once(fixed_run):
+    answered, errors = stream_errors(load(fixed_run), 1000)
+    assert answered == 1000
+    assert len(errors) == 5
+    assert errors[0] <= 10
+
+
+@pytest.mark.parametrize("conditioning", ["readout", "input"])
+def test_one_delay_asked_is_that_row_of_all_delays(conditioning):
+    model = EchoModel(ModelConfig(max_delay=3, hidden=16, conditioning=conditioning)).eval()
+    symbols = torch.randint(1, 27, (2, 6))
+    every, _ = model(symbols)
+    assert every.shape == (2, 6, 4, 27)
+    one, _ = model.answer(symbols, torch.tensor([1, 3]))
+    torch.testing.assert_close(one[0], every[0, :, 1])
+    torch.testing.assert_close(one[1], every[1, :, 3])
+
+
+def test_homework_data_are_echoes():
+    for seq, delay, echo in homework.VariableDelayEchoDataset(size=50):
+        assert echo.tolist() == [0] * delay + seq.tolist()[: len(seq) - delay]
+    for seq, echo in homework.EchoDataset(size=50):
+        assert echo.tolist() == [0] * 4 + seq.tolist()[:-4]
