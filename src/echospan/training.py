@@ -79,6 +79,8 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
     `on_progress` is called after each evaluation. Ctrl-C ends it and keeps what was reached.
     """
     config = recipe.training
+    # The first optimiser of a process imports much of torch: an import, not training.
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         start = time.perf_counter()

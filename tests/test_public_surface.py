@@ -1,0 +1,33 @@
+"""What `import echospan` gives is decided here, not by accident."""
+
+import subprocess
+import sys
+
+import echospan
+
+
+def test_the_public_names_are_these_and_all_are_there():
+    assert echospan.__all__ == [
+        "Alphabet",
+        "CORES",
+        "EchoModel",
+        "EchoTask",
+        "EchospanError",
+        "Evaluation",
+        "ModelConfig",
+        "RECIPES",
+        "Recipe",
+        "Stream",
+        "TrainingConfig",
+        "evaluate",
+        "load",
+        "stream_errors",
+        "train",
+    ]
+    for name in echospan.__all__:
+        assert getattr(echospan, name) is not None
+
+
+def test_importing_it_imports_no_torch():
+    code = "import sys, echospan; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
