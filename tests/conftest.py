@@ -14,6 +14,6 @@ def fixed_run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs") / "fixed"
     with pytest.raises(SystemExit) as end:
-        main(["train", "fixed", "--out", str(folder), "--stream", "1000"])
+        main(["train", "fixed", "--out", str(folder), "--stream", "1000", "--polish", "0"])
     assert end.value.code == 0
     return folder

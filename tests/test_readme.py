@@ -16,7 +16,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     assert blocks
     folder = tmp_path / "runs" / "variable"
     with pytest.raises(SystemExit) as end:
-        main(["train", "variable", "--out", str(folder), "--stream", "0"])
+        main(["train", "variable", "--out", str(folder), "--stream", "0", "--polish", "0"])
     assert end.value.code == 0
     for block in blocks:
         done = subprocess.run(

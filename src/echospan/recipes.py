@@ -99,8 +99,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 RECIPES = {
     "fixed": Recipe(
         model=ModelConfig(max_delay=4, hidden=64, fixed=True),
-        training=TrainingConfig(window=12, decay_steps=300),
+        training=TrainingConfig(window=12, decay_steps=300, polish=5.0, carry=0.5),
     ),
-    "variable": Recipe(),
+    "variable": Recipe(training=TrainingConfig(polish=10.0, carry=0.5)),
 }
 """The assignment's two parts by name."""
