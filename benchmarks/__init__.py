@@ -1,0 +1,1 @@
+"""Speed claims: one command each, with a peer in the same run."""
