@@ -20,7 +20,7 @@ import safetensors.torch
 from echospan import __version__
 from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
-from echospan.recipes import ModelConfig
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 FORMAT = 1
 """Version of the run folder; a newer one is refused."""
@@ -52,9 +52,13 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
 
 
 def save(
-    model: EchoModel, folder: str | Path, files: Mapping[str, str], overwrite: bool = False
+    model: EchoModel,
+    training: TrainingConfig,
+    folder: str | Path,
+    files: Mapping[str, str],
+    overwrite: bool = False,
 ) -> Path:
-    """Write a run folder: the model, and `files` by name, as text. Returns its path.
+    """Write a run folder: model, settings, and `files` by name, as text. Returns its path.
 
     Raises RunError where the folder exists (unless `overwrite` and it is a run) or the disk
     refuses; then nothing is left behind and a run that was there is still whole.
@@ -69,6 +73,7 @@ def save(
             "format": FORMAT,
             "echospan": __version__,
             "model": asdict(model.config),
+            "training": asdict(training),
             "sha256": hashlib.sha256(weights).hexdigest(),
         }
         _write(made / "model.safetensors", weights)
@@ -105,6 +110,11 @@ def load(folder: str | Path) -> EchoModel:
 
     Raises RunError, naming file and reason, for what is missing, damaged, foreign or newer.
     """
+    return load_recipe(folder)[0]
+
+
+def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
+    """As `load`, and the recipe that made the model."""
     path = Path(folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
@@ -128,7 +138,10 @@ def load(folder: str | Path) -> EchoModel:
     if hashlib.sha256(weights).hexdigest() != config.get("sha256"):
         raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
     try:
-        model = EchoModel(ModelConfig(**config["model"]))
+        recipe = Recipe(
+            model=ModelConfig(**config["model"]), training=TrainingConfig(**config["training"])
+        )
+        model = EchoModel(recipe.model)
         model.load_state_dict(safetensors.torch.load(weights))
     except (
         EchospanError,
@@ -139,4 +152,4 @@ def load(folder: str | Path) -> EchoModel:
     ) as e:
         reason = str(e).splitlines()[0]
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
-    return model.eval()
+    return model.eval(), recipe

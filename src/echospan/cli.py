@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
@@ -15,7 +16,7 @@ import tyro
 
 from echospan.alphabet import BLANK_MARK
 from echospan.errors import EchospanError, SettingError
-from echospan.recipes import RECIPES, ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import BY_INPUT, RECIPES, ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only the commands that need it do so, inside.
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Evaluate:
     """Names the random stream."""
     target: float = 0.99
     """Exit 0 where every delay asked for has this as its interval's lower end, 1 otherwise."""
+    device: str = "cpu"
+    """Where it is measured: cpu, cuda, cuda:1, …"""
     json: bool = False
     """Print one JSON object."""
 
@@ -90,7 +93,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parse(args: list[str]) -> Train | Evaluate | Echo:
     trains: list[Any] = []
+    by_input = "--conditioning=input" in args or ("--conditioning", "input") in pairwise(args)
     for name, recipe in RECIPES.items():
+        if by_input and name == "variable":
+            recipe = BY_INPUT  # its own defaults, shown by --help too
         default = Train(model=recipe.model, training=recipe.training, out=Path("runs", name))
         trains.append(Annotated[Train, tyro.conf.subcommand(name, default=default)])
     train: Any = functools.reduce(operator.or_, trains)
@@ -127,8 +133,10 @@ def _run(command: Train | Evaluate | Echo) -> int:
     return _echo(command)
 
 
-def _measure(model: "EchoModel", stream: int, trials: int, seed: int) -> tuple["Evaluation", Any]:
-    from echospan.evaluation import evaluate, stream_errors
+def _measure(
+    model: "EchoModel", stream: int, trials: int, seed: int, window: int
+) -> tuple["Evaluation", dict[str, Any]]:
+    from echospan.evaluation import evaluate, length_recall, stream_errors
 
     for flag, value, least in (("--stream", stream, 0), ("--trials", trials, 1)):
         if value < least:
@@ -138,11 +146,12 @@ def _measure(model: "EchoModel", stream: int, trials: int, seed: int) -> tuple["
     if stream:
         symbols, errors = stream_errors(model, stream, seed=seed + 1)
         streamed = {"symbols": symbols, "errors": errors}
-    return evaluation, streamed
+    lengths = length_recall(model, window, trials=trials, seed=seed + 2)
+    return evaluation, {"stream": streamed, "lengths": lengths}
 
 
 def _report(
-    model: "EchoModel", evaluation: "Evaluation", stream: Any, target: float
+    model: "EchoModel", evaluation: "Evaluation", more: dict[str, Any], target: float
 ) -> dict[str, Any]:
     import torch
 
@@ -155,7 +164,7 @@ def _report(
         "blank_accuracy": evaluation.blank_accuracy,
         "span": evaluation.span(target),
         "recalled_bits": evaluation.recalled_bits,
-        "stream": stream,
+        **more,
         "versions": {
             "echospan": __version__,
             "torch": torch.__version__,
@@ -175,7 +184,8 @@ def _train(command: Train) -> int:
     check_output(command.out, command.overwrite)
     recipe = Recipe(model=command.model, training=command.training)
     result = train(recipe, _progress)
-    evaluation, stream = _measure(result.model, command.stream, 50_000, 1)
+    model = result.model.to(recipe.training.device)
+    evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
     report = {
         "run": str(command.out),
@@ -185,7 +195,7 @@ def _train(command: Train) -> int:
         "steps": result.steps,
         "symbols": result.symbols,
         "settings": dataclasses.asdict(recipe),
-    } | _report(result.model, evaluation, stream, target)
+    } | _report(result.model, evaluation, more, target)
     lines = (
         json.dumps(
             {
@@ -203,7 +213,7 @@ def _train(command: Train) -> int:
         "recall.svg": recall_plot(evaluation, 1 / len(result.model.alphabet), target),
         "training.svg": training_plot(result.history),
     }
-    save(result.model, command.out, files, command.overwrite)
+    save(result.model, recipe.training, command.out, files, command.overwrite)
     _show(report, command.json)
     if result.interrupted:
         return 130
@@ -220,13 +230,19 @@ def _progress(progress: "Progress") -> None:
 
 
 def _evaluate(command: Evaluate) -> int:
-    from echospan.checkpoint import load
+    from echospan.checkpoint import load_recipe
+    from echospan.training import find_device
 
-    model = load(command.run)
-    evaluation, stream = _measure(model, command.stream, command.trials, command.seed)
-    report = {"run": str(command.run), "seed": command.seed} | _report(
-        model, evaluation, stream, command.target
+    device = find_device(command.device)
+    model, recipe = load_recipe(command.run)
+    evaluation, more = _measure(
+        model.to(device), command.stream, command.trials, command.seed, recipe.window
     )
+    report = {
+        "run": str(command.run),
+        "seed": command.seed,
+        "settings": dataclasses.asdict(recipe),
+    } | _report(model, evaluation, more, command.target)
     _show(report, command.json)
     return 0 if report["reached"] else 1
 
@@ -261,6 +277,8 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
         + (f", blanks {blanks:.2%}" if blanks is not None else "")
         + (f", stream of {report['stream']['symbols']:,} symbols" if report["stream"] else "")
     )
+    lengths = ", ".join(f"{m['length']}: {min(m['recall']):.2%}" for m in report["lengths"])
+    console.print(f"lowest recall by length of the sequence {lengths}")
     if "steps" in report:
         at = report["seconds_to_target"]
         console.print(

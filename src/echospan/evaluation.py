@@ -134,6 +134,23 @@ def evaluate(
     return Evaluation(tuple(delays), rows * n * (n - 1) // 2, blanks_correct)
 
 
+def length_recall(
+    model: EchoModel, window: int, *, trials: int = 20_000, seed: int = 3
+) -> list[dict[str, Any]]:
+    """Recall by delay in sequences of 1, 2, 5 and 10 times the training length `window`."""
+    return [
+        {
+            "times": times,
+            "length": times * window,
+            "recall": [
+                d.recall
+                for d in evaluate(model, trials=trials, length=times * window, seed=seed).delays
+            ],
+        }
+        for times in (1, 2, 5, 10)
+    ]
+
+
 @torch.no_grad()
 def stream_errors(
     model: EchoModel, symbols: int, *, streams: int = 100, seed: int = 2

@@ -115,9 +115,12 @@ class EchoModel(nn.Module):
         return F.linear(hidden, self.readouts.weight[rows], self.readouts.bias[rows])
 
     def check_delay(self, delay: int | None) -> int:
-        """The delay, or the longest where none is given; DelayError where it was not trained."""
+        """The delay; where none is given, the one asked for in training, or the longest.
+
+        Raises DelayError for a delay that was not trained.
+        """
         if delay is None:
-            return self.max_delay
+            return self.max_delay if self.config.delay is None else self.config.delay
         if not 0 <= delay <= self.max_delay:
             raise DelayError(
                 f"delay {delay} is outside 0..{self.max_delay}, the delays this model was "

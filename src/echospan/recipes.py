@@ -21,8 +21,8 @@ class ModelConfig:
     """Layers of the core; a second one was no better and took twice the time."""
     max_delay: int = 8
     """The longest delay it answers at; it answers at 0, 1, … up to this one."""
-    fixed: bool = False
-    """Whether only the longest delay is asked for (the assignment's first part)."""
+    delay: int | None = None
+    """The one delay that the target is asked of; each of them where it is left out."""
     conditioning: Literal["readout", "input"] = "readout"
     """readout: one linear read-out per delay; input: the delay is fed in beside each symbol."""
 
@@ -31,11 +31,14 @@ class ModelConfig:
         object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
         for name, least in (("hidden", 1), ("layers", 1), ("max_delay", 0)):
             _at_least(name, getattr(self, name), least)
+        if self.delay is not None:
+            _at_least("delay", self.delay, 0)
+            object.__setattr__(self, "max_delay", max(self.delay, self.max_delay))
 
     @property
     def asked(self) -> tuple[int, ...]:
         """The delays that the target is asked of."""
-        return (self.max_delay,) if self.fixed else tuple(range(self.max_delay + 1))
+        return tuple(range(self.max_delay + 1)) if self.delay is None else (self.delay,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +55,23 @@ class TrainingConfig:
     """Go on this many seconds after the target: long streams need more than the target."""
     batch: int = 32
     """Sequences a step; small ones gave more progress per second on two cores."""
-    window: int = 20
-    """Symbols of a sequence in one step."""
-    carry: float = 0.0
-    """Share of the rows that go on from the last window's hidden state while polishing."""
+    window: int | None = None
+    """Symbols of a sequence in one step; twice the longest delay and 4 more where left out."""
+    carry: float = 0.5
+    """Share of the rows that go on from the last window's hidden state: half of them made long
+    streams sound and training faster."""
     learning_rate: float = 1e-2
-    """Adam's rate at the start."""
-    decay_steps: int = 500
-    """The rate stays for half of these steps and falls linearly to a twentieth in the rest."""
+    """Adam's rate at the start; it falls with the root of the loss once that is below 0.2 nats."""
     seed: int = 0
     """Decides weights and data; the same seed, machine and thread count give the same model."""
+    device: str = "cpu"
+    """Where it is trained: cpu, cuda, cuda:1, …; small models are fastest on the CPU."""
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""
-        for name in ("steps", "batch", "window", "decay_steps"):
-            _at_least(name, getattr(self, name), 1)
+        for name in ("steps", "batch", "window"):
+            if getattr(self, name) is not None:
+                _at_least(name, getattr(self, name), 1)
         for name in ("seconds", "polish", "learning_rate"):
             value = getattr(self, name)
             if not 0 <= value < float("inf") or (value == 0 and name != "polish"):
@@ -86,6 +91,11 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
+    @property
+    def window(self) -> int:
+        """Symbols of a sequence in one training step."""
+        return self.training.window or 2 * self.model.max_delay + 4
+
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
@@ -98,9 +108,19 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 RECIPES = {
     "fixed": Recipe(
-        model=ModelConfig(max_delay=4, hidden=64, fixed=True),
-        training=TrainingConfig(window=12, decay_steps=300, polish=5.0, carry=0.5),
+        model=ModelConfig(delay=4, max_delay=4, hidden=64), training=TrainingConfig(polish=5.0)
     ),
-    "variable": Recipe(training=TrainingConfig(polish=10.0, carry=0.5)),
+    "variable": Recipe(training=TrainingConfig(polish=10.0)),
+    "bits": Recipe(
+        model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=4),
+        # Windows of series of 20,000 symbols, on average: each ends one row's series in a thousand.
+        training=TrainingConfig(batch=5, window=20, carry=0.999),
+    ),
 }
-"""The assignment's two parts by name."""
+"""The assignment's two parts, and the binary echo of the notebook that it refers to."""
+
+BY_INPUT = Recipe(
+    model=ModelConfig(conditioning="input", hidden=192),
+    training=TrainingConfig(window=30, learning_rate=6e-3),
+)
+"""`variable` with the delay fed in: one delay a row teaches less, so wider, longer, slower."""

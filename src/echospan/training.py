@@ -1,6 +1,6 @@
 """Training: every delay supervised at every step, stopped when recall has reached the target."""
 
-import random
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from echospan.errors import DeviceError
 from echospan.evaluation import Evaluation, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe
 from echospan.tasks import EchoTask
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; DeviceError where this machine does not have it."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise DeviceError(
+            f"there is no device {name!r} here", "use one of " + ", ".join(["cpu", *there])
+        ) from None
+    return device
 
 
 class ReadoutLoss(torch.autograd.Function):
@@ -79,25 +92,26 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
     `on_progress` is called after each evaluation. Ctrl-C ends it and keeps what was reached.
     """
     config = recipe.training
+    device = find_device(config.device)
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         start = time.perf_counter()
-        model = EchoModel(recipe.model)
+        model = EchoModel(recipe.model).to(device)
     model.train()
     task = EchoTask(len(model.alphabet), model.max_delay)
-    generator = torch.Generator().manual_seed(config.seed)
-    delay_draw = random.Random(config.seed)
+    generator = torch.Generator(device).manual_seed(config.seed)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     history: list[Progress] = []
     state: Tensor | None = None
-    past = task.empty_past(config.batch)
-    evaluating = 0.0
+    past = task.empty_past(config.batch, device)
+    delays = torch.zeros(config.batch, dtype=torch.long, device=device)
+    weights = torch.ones(model.max_delay + 1, device=device)
+    evaluating, smooth_loss = 0.0, math.log(model.symbols)
     to_target: float | None = None
-    check_every, step, interrupted = 20, 0, False
-    worst = 0.0
+    step, check_at, interrupted = 0, 20, False
     try:
         while True:
             elapsed = time.perf_counter() - start - evaluating
@@ -105,53 +119,56 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
                 left = 1 - (elapsed - to_target) / config.polish if config.polish else 0.0
                 if left <= 0:
                     break
-                # From the rate reached, down to zero over the polish.
+                # From half the rate down to zero over the polish.
                 rate = config.learning_rate * 0.5 * left
             else:
                 if elapsed >= config.seconds or step >= config.steps:
                     break
-                rate = config.learning_rate * max(0.05, min(1.0, 2 - 2 * step / config.decay_steps))
+                # The loss is the clock: one schedule for every size, delay and alphabet.
+                rate = config.learning_rate * max(0.05, min(1.0, math.sqrt(smooth_loss / 0.2)))
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            if to_target is None or not config.carry or recipe.model.conditioning == "input":
-                state, past = None, task.empty_past(config.batch)
-            elif state is not None:
-                keep = torch.rand(config.batch, generator=generator) < config.carry
+            keep = torch.rand(config.batch, generator=generator, device=device) < config.carry
+            if state is not None:
                 state, past = state * keep[:, None], past * keep[:, None]
-            symbols, targets = task.batch(config.batch, config.window, generator, past)
+            symbols, targets = task.batch(config.batch, recipe.window, generator, past)
             if model.by_input:
-                # Weigh the draw towards long delays: the short ones come along by themselves.
-                weights = [1 + d for d in range(model.max_delay + 1)]
-                drawn = delay_draw.choices(range(model.max_delay + 1), weights, k=config.batch)
-                delays = torch.tensor(drawn)
-                logits, _ = model.answer(symbols, delays)
-                wanted = targets.gather(2, delays[:, None, None].expand(*symbols.shape, 1))
-                loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+                # A row keeps its delay as long as its state; delays still missed are drawn most.
+                fresh = torch.multinomial(weights, config.batch, True, generator=generator)
+                delays = torch.where(keep, delays, fresh) if step else fresh
+                y, state = model.hidden(symbols, state, delays)
+                index = delays[:, None, None].expand(*symbols.shape, 1)
+                targets_asked = targets.gather(2, index)
             else:
                 y, state = model.hidden(symbols, state)
-                # Time first, as the core lays it out: no copy on the way to the matrix products.
-                loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
-                    y.transpose(0, 1).flatten(0, 1),
-                    model.readouts.weight,
-                    model.readouts.bias,
-                    targets.transpose(0, 1).flatten(0, 1),
-                )
-                state, past = state.detach(), task.carry(symbols, past)
+                targets_asked = targets
+            # Time first, as the core lays it out: no copy on the way to the matrix products.
+            loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
+                y.transpose(0, 1).flatten(0, 1),
+                model.readouts.weight,
+                model.readouts.bias,
+                targets_asked.transpose(0, 1).flatten(0, 1),
+            )
+            state, past = state.detach(), task.carry(symbols, past)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             step += 1
-            if to_target is None and step % check_every == 0:
+            value = loss.item()
+            smooth_loss += 0.1 * (value - smooth_loss)
+            if to_target is None and step == check_at:
                 before = time.perf_counter()
+                check_at += max(20, step // 40)
                 # A glance decides whether a look worth an interval is due.
                 seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
                 worst = min(seen.delays[d].recall for d in recipe.model.asked)
                 if worst >= config.target:
                     seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
-                progress = Progress(step, before - start - evaluating, loss.item(), seen)
+                progress = Progress(step, before - start - evaluating, value, seen)
                 if seen.reached(recipe.model.asked, config.target):
                     to_target = progress.seconds
+                weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=device)
                 history.append(progress)
                 if on_progress:
                     on_progress(progress)
@@ -161,11 +178,11 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
     seconds = time.perf_counter() - start - evaluating
     model.eval()
     return TrainingResult(
-        model=model,
+        model=model.cpu(),
         seconds_to_target=to_target,
         seconds=seconds,
         steps=step,
-        symbols=step * config.batch * config.window,
+        symbols=step * config.batch * recipe.window,
         history=tuple(history),
         interrupted=interrupted,
     )
