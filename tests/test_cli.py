@@ -1,12 +1,17 @@
 """The commands, as a person types them; bad input gets one sentence and exit code 2."""
 
 import json
+import resource
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from echospan.checkpoint import load, save
 from echospan.cli import main
+from echospan.errors import RunError
+from echospan.recipes import RECIPES
 
 
 def run(*args):
@@ -75,16 +80,24 @@ def test_echo_answers_a_text_and_a_stream(fixed_run):
         (["train", "fixed", "--out", "/new", "--batch", "-1"], "--batch is -1"),
         (["train", "fixed", "--out", "/new", "--alphabet", "aa"], "has 'a' twice"),
         (["train", "fixed", "--out", "/proc/x/y"], "nothing can be written"),
+        (["train", "fixed", "--out", "/new", "--delay", "-1"], "--delay is -1"),
+        (["train", "fixed", "--out", "/new", "--window", "0"], "--window is 0"),
+        (["train", "fixed", "--out", "NEW", "--device", "cuda:99"], "there is no device 'cuda:99'"),
+        (["train", "fixed", "--out", "NEW", "--device", "gpu"], "there is no device 'gpu'"),
+        (["evaluate", "RUN", "--trials", "0"], "--trials is 0"),
+        (["evaluate", "RUN", "--device", "cuda:99"], "there is no device 'cuda:99'"),
         (["forget"], "there is no command 'forget'"),
     ],
 )
-def test_bad_input_gets_one_sentence(fixed_run, capsys, args, sentence):
+def test_bad_input_gets_one_sentence(fixed_run, tmp_path, capsys, args, sentence):
+    stands_for = {"RUN": str(fixed_run), "NEW": str(tmp_path / "new")}
     with pytest.raises(SystemExit) as end:
-        main([str(fixed_run) if a == "RUN" else a for a in args])
+        main([stands_for.get(a, a) for a in args])
     assert end.value.code == 2
     said = capsys.readouterr()
     assert sentence in said.err
     assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_characters_may_be_skipped_or_kept(fixed_run, capsys):
@@ -113,3 +126,64 @@ def test_damaged_and_foreign_runs_are_refused(fixed_run, tmp_path, capsys):
         assert end.value.code == 2
         assert str(folder) in capsys.readouterr().err
         shutil.rmtree(folder)
+
+
+def test_ctrl_c_keeps_what_was_reached(tmp_path):
+    folder = tmp_path / "run"
+    command = ["train", "variable", "--out", folder, "--target", 0.999999, "--stream", 0]
+    training = subprocess.Popen(
+        [sys.executable, "-m", "echospan", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert training.stderr.readline().startswith("step")
+    training.send_signal(signal.SIGINT)
+    out, _ = training.communicate(timeout=60)
+    assert training.returncode == 130
+    assert "target not reached" in out
+    assert not json.loads((folder / "evaluation.json").read_text())["reached"]
+
+
+def test_a_disk_that_refuses_leaves_nothing_behind_and_the_old_run_whole(fixed_run, tmp_path):
+    recipe = RECIPES["fixed"]
+    model = load(fixed_run)
+    folder = tmp_path / "run"
+    save(model, recipe.training, folder, {"note": "old"})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunError, match="could not be written"):
+            save(model, recipe.training, folder, {"note": "new"}, overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert (folder / "note").read_text() == "old"
+    assert load(folder).echo("abacaba") == "····aba"
+
+
+def test_no_text_no_answer_and_any_delay_below(fixed_run, capsys):
+    for args, said in ((["", "--delay", "0"], "\n"), (["abc", "--delay", "0"], "abc\n")):
+        with pytest.raises(SystemExit) as end:
+            main(["echo", str(fixed_run), *args])
+        assert end.value.code == 0
+        assert capsys.readouterr().out == said
+
+
+def test_another_delay_and_alphabet_are_a_flag_each(tmp_path):
+    folder = tmp_path / "run"
+    done = run(
+        *("train", "fixed", "--delay", 6, "--alphabet", "letters-digits", "--out", folder),
+        *("--polish", 0, "--stream", 0, "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["settings"]["model"]["delay"] == 6
+    assert report["delays"][6]["low"] > 0.98
+    assert run("echo", folder, "0a1b2c3d").stdout == "······0a\n"
+
+
+def test_the_delay_fed_in_has_settings_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "variable", "--conditioning", "input", "--help"])
+    assert "192" in capsys.readouterr().out

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from echospan import homework
 from echospan.checkpoint import load
-from echospan.evaluation import evaluate, stream_errors, wilson
+from echospan.errors import DelayError
+from echospan.evaluation import evaluate, length_recall, stream_errors, wilson
 from echospan.model import EchoModel
-from echospan.recipes import RECIPES, ModelConfig
+from echospan.recipes import BY_INPUT, RECIPES, ModelConfig
 from echospan.streaming import Stream
 from echospan.training import ReadoutLoss, train
 
@@ -99,3 +101,71 @@ def test_homework_data_are_echoes():
         assert echo.tolist() == [0] * delay + seq.tolist()[: len(seq) - delay]
     for seq, echo in homework.EchoDataset(size=50):
         assert echo.tolist() == [0] * 4 + seq.tolist()[:-4]
+
+
+def test_through_a_dataloader_the_data_are_the_same_echoes():
+    loader = DataLoader(homework.VariableDelayEchoDataset(size=50), batch_size=20, shuffle=True)
+    batches = list(loader)
+    assert [len(b[0]) for b in batches] == [20, 20, 10]
+    for seq, delays, echo in batches:
+        for s, d, e in zip(seq.tolist(), delays.tolist(), echo.tolist(), strict=True):
+            assert e == [0] * d + s[: len(s) - d]
+    (first,) = DataLoader(homework.EchoDataset(size=3), batch_size=3, collate_fn=list)
+    assert [len(item) for item in first] == [2, 2, 2]
+
+
+def test_torchs_seed_decides_the_data():
+    def draw():
+        torch.manual_seed(7)
+        return next(iter(DataLoader(homework.EchoDataset(size=9), batch_size=9)))[0]
+
+    assert torch.equal(draw(), draw())
+
+
+def test_the_delay_may_change_at_every_step(fixed_run):
+    model = load(fixed_run)
+    text = "abacabadabacaba"
+    delays = [(3 * t) % 5 for t in range(len(text))]
+    stream, said = Stream(model, 0), ""
+    for c, d in zip(text, delays, strict=True):
+        stream.delay = d
+        said += stream.push(c)
+    assert said == "".join(text[t - d] if t >= d else "·" for t, d in enumerate(delays))
+    symbols = torch.tensor([model.alphabet.encode(text)])
+    logits, _ = model.answer(symbols, torch.tensor([delays]))
+    assert model.alphabet.decode(logits[0].argmax(-1).tolist()) == said
+
+
+def test_a_delay_that_was_not_trained_is_refused(fixed_run):
+    stream = Stream(load(fixed_run))
+    with pytest.raises(DelayError, match=r"delay 5 is outside 0\.\.4"):
+        stream.delay = 5
+    assert stream.delay == 4
+
+
+def test_recall_is_told_far_beyond_the_training_length(fixed_run):
+    told = length_recall(load(fixed_run), window=12, trials=2000)
+    assert [m["length"] for m in told] == [12, 24, 60, 120]
+    assert all(len(m["recall"]) == 5 and min(m["recall"]) > 0.95 for m in told)
+
+
+@pytest.mark.parametrize("core", ["gru", "rnn"])
+def test_four_units_echo_bits_three_steps_later(core):
+    recipe = RECIPES["bits"]
+    result = train(replace(recipe, model=replace(recipe.model, core=core)))
+    assert result.reached
+
+
+def test_an_input_conditioned_model_begins_to_learn():
+    recipe = replace(BY_INPUT, training=replace(BY_INPUT.training, steps=400))
+    recall = [d.recall for d in train(recipe).history[-1].evaluation.delays]
+    assert recall[0] > 0.95
+    assert recall[0] > recall[8]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_trains_the_same_recipe():
+    recipe = RECIPES["fixed"]
+    recipe = replace(recipe, training=replace(recipe.training, device="cuda", polish=0))
+    assert train(recipe).reached

@@ -6,16 +6,18 @@ A notebook that imports these runs unchanged. Batches are made by tensor operati
 
 import random
 import string
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from echospan.alphabet import NAMED, Alphabet
 from echospan.cores import GRU
-from echospan.tasks import EchoTask
+from echospan.model import open_memory
 
 N = 26
 """Letters of the alphabet; ids 1..26, 0 is the empty output."""
@@ -29,7 +31,61 @@ def idx_to_onehot(x: Tensor, k: int = N + 1) -> Tensor:
     return torch.eye(k)[x.long()]
 
 
-class EchoDataset(IterableDataset[tuple[Tensor, Tensor]]):
+class _Item(tuple[Any, ...]):
+    """One sequence as the assignment yields it; by its type the collating knows a batch."""
+
+
+class _Batch(Sequence[_Item]):
+    """Items that were drawn together: a list of them to look at, one tensor each to collate."""
+
+    def __init__(self, parts: tuple[Tensor, ...]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, i: Any) -> Any:
+        return _Item(p[i] if p.dim() > 1 else int(p[i]) for p in self.parts)
+
+
+def _collate(batch: Any, *, collate_fn_map: Any = None) -> list[Tensor]:
+    if isinstance(batch, _Batch):
+        return list(batch.parts)
+    return [
+        collate([i[k] for i in batch], collate_fn_map=collate_fn_map) for k in range(len(batch[0]))
+    ]
+
+
+# The documented way to teach DataLoader's default collating a type.
+default_collate_fn_map[_Item] = _collate
+
+
+class _Echoes(Dataset[_Item]):
+    """`size` items an epoch, drawn anew each time; `torch.manual_seed` decides them."""
+
+    size: int
+
+    def _draw(self, rows: int) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> _Item:
+        if not -self.size <= index < self.size:
+            raise IndexError(f"item {index} of {self.size}")
+        return cast(_Item, _Batch(self._draw(1))[0])
+
+    def __getitems__(self, indices: list[int]) -> _Batch:
+        """A whole batch in one draw: DataLoader asks for it so."""
+        return _Batch(self._draw(len(indices)))
+
+    def __iter__(self) -> Iterator[_Item]:
+        for start in range(0, self.size, 1024):
+            yield from _Batch(self._draw(min(1024, self.size - start)))
+
+
+class EchoDataset(_Echoes):
     """`size` pairs of a sequence `(seq_length,)` and its echo `(seq_length,)`, int64."""
 
     def __init__(self, delay: int = DELAY, seq_length: int = 15, size: int = 1000) -> None:
@@ -37,17 +93,12 @@ class EchoDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self.seq_length = seq_length
         self.size = size
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        task = EchoTask(N, self.delay)
-        for rows in _blocks(self.size):
-            seq, targets = task.batch(rows, self.seq_length, _generator())
-            yield from zip(seq.unbind(0), targets[..., self.delay].unbind(0), strict=True)
+    def _draw(self, rows: int) -> tuple[Tensor, ...]:
+        read = torch.randint(1, N + 1, (rows, self.seq_length))
+        return read, F.pad(read, (self.delay, 0))[:, : self.seq_length]
 
 
-class VariableDelayEchoDataset(IterableDataset[tuple[Tensor, int, Tensor]]):
+class VariableDelayEchoDataset(_Echoes):
     """`size` triples of a sequence, a delay from 0 to `max_delay`, and the echo."""
 
     def __init__(self, max_delay: int = 8, seq_length: int = 20, size: int = 1000) -> None:
@@ -55,28 +106,12 @@ class VariableDelayEchoDataset(IterableDataset[tuple[Tensor, int, Tensor]]):
         self.seq_length = seq_length
         self.size = size
 
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int, Tensor]]:
-        task = EchoTask(N, self.max_delay)
-        for rows in _blocks(self.size):
-            generator = _generator()
-            seq, targets = task.batch(rows, self.seq_length, generator)
-            delays = torch.randint(0, self.max_delay + 1, (rows,), generator=generator)
-            index = delays[:, None, None].expand(rows, self.seq_length, 1)
-            echo = targets.gather(2, index).squeeze(2)
-            yield from zip(seq.unbind(0), delays.tolist(), echo.unbind(0), strict=True)
-
-
-def _generator() -> torch.Generator:
-    # Seeded from the global generator, so that torch.manual_seed decides, and workers differ.
-    return torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-
-
-def _blocks(size: int, block: int = 1024) -> Iterator[int]:
-    for start in range(0, size, block):
-        yield min(block, size - start)
+    def _draw(self, rows: int) -> tuple[Tensor, ...]:
+        read = torch.randint(1, N + 1, (rows, self.seq_length))
+        delays = torch.randint(0, self.max_delay + 1, (rows,))
+        # Row r reads the padded sequence from max_delay − its delay on.
+        start = self.max_delay - delays[:, None] + torch.arange(self.seq_length)
+        return read, delays, F.pad(read, (self.max_delay, 0)).gather(1, start)
 
 
 class _Memory(nn.Module):
@@ -84,6 +119,7 @@ class _Memory(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self.gru = GRU(features, hidden_size, batch_first=True)
+        open_memory(self.gru)
         self.output_layer = nn.Linear(hidden_size, N + 1)
 
     def _say(self, s: str, *delays: Tensor) -> str:
