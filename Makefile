@@ -1,8 +1,9 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch
+FRESH := .wheel-venv
 
-.PHONY: install train test
+.PHONY: install train test wheel
 
 install: $(VENV)/.installed
 
@@ -13,9 +14,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+# Each run's own table is left out here: the one at the end holds both.
 train: install
-	$(BIN)/echospan train fixed --out runs/fixed --overwrite
-	$(BIN)/echospan train variable --out runs/variable --overwrite
+	$(BIN)/echospan train fixed --overwrite >/dev/null
+	$(BIN)/echospan train variable --overwrite >/dev/null
+	$(BIN)/echospan evaluate runs/fixed runs/variable --stream 1000000
 
 test: install
 	$(BIN)/ruff format --check .
@@ -23,3 +26,16 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+	$(MAKE) wheel
+
+# The built wheel, in an environment that has nothing of the checkout.
+wheel: install
+	rm -rf dist $(FRESH)
+	$(BIN)/python -m build --wheel --no-isolation -o dist . >/dev/null
+	python3 -m venv $(FRESH)
+	$(FRESH)/bin/pip install -q -c constraints.txt $(TORCH)
+	$(FRESH)/bin/pip install -q -c constraints.txt dist/*.whl
+	cd $(FRESH) && bin/echospan --help >/dev/null
+	cd $(FRESH) && bin/echospan train fixed --polish 0 --stream 0 --out run
+	cd $(FRESH) && test "$$(bin/echospan echo run abacaba)" = "····aba"
+	rm -rf $(FRESH)

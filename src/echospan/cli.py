@@ -1,13 +1,15 @@
 """The commands: train, evaluate, echo. The only module that prints or exits."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import operator
 import os
 import platform
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
@@ -43,10 +45,10 @@ class Train:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a run on fresh data: recall by delay, blanks, span, bits, stream errors."""
+    """Measure runs on fresh data: recall by delay, blanks, span, bits, stream errors."""
 
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run folders; several make one table, a line each."""
     trials: int = 20_000
     """Answers at every delay, at least."""
     stream: int = 0
@@ -112,7 +114,7 @@ def _parse(args: list[str]) -> Train | Evaluate | Echo:
     usage = (
         "usage: echospan {train,evaluate,echo} …\n\n"
         f"  train {{{','.join(RECIPES)}}}   {Train.__doc__}\n"
-        f"  evaluate RUN             {Evaluate.__doc__}\n"
+        f"  evaluate RUN …           {Evaluate.__doc__}\n"
         f"  echo RUN [TEXT]          {Echo.__doc__}\n\n"
         "echospan COMMAND --help lists the settings of a command."
     )
@@ -136,6 +138,7 @@ def _run(command: Train | Evaluate | Echo) -> int:
 def _measure(
     model: "EchoModel", stream: int, trials: int, seed: int, window: int
 ) -> tuple["Evaluation", dict[str, Any]]:
+    from echospan import homework
     from echospan.evaluation import evaluate, length_recall, stream_errors
 
     for flag, value, least in (("--stream", stream, 0), ("--trials", trials, 1)):
@@ -147,7 +150,12 @@ def _measure(
         symbols, errors = stream_errors(model, stream, seed=seed + 1)
         streamed = {"symbols": symbols, "errors": errors}
     lengths = length_recall(model, window, trials=trials, seed=seed + 2)
-    return evaluation, {"stream": streamed, "lengths": lengths}
+    random.seed(seed)  # the assignment's graders draw from Python's own generator
+    return evaluation, {
+        "stream": streamed,
+        "lengths": lengths,
+        "assignment_grader": homework.grade(model),
+    }
 
 
 def _report(
@@ -183,7 +191,8 @@ def _train(command: Train) -> int:
         raise SettingError(f"--stream is {command.stream}", "use a whole number of 0 or more")
     check_output(command.out, command.overwrite)
     recipe = Recipe(model=command.model, training=command.training)
-    result = train(recipe, _progress)
+    with _watching(command.out.name, recipe) as on_progress:
+        result = train(recipe, on_progress)
     model = result.model.to(recipe.training.device)
     evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
@@ -220,13 +229,50 @@ def _train(command: Train) -> int:
     return 0 if report["reached"] else 1
 
 
-def _progress(progress: "Progress") -> None:
-    recall = " ".join(f"{d.recall:.3f}" for d in progress.evaluation.delays)
-    print(
-        f"step {progress.step:5d}  {progress.seconds:6.2f} s  loss {progress.loss:.4f}  "
-        f"recall by delay {recall}",
-        file=sys.stderr,
-    )
+@contextlib.contextmanager
+def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on a terminal; in a pipe a line for each half second of training."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    asked, console = recipe.model.asked, Console(stderr=True)
+    shown = -1.0
+
+    def state(p: "Progress") -> tuple[int, str]:
+        recall = [p.evaluation.delays[d].recall for d in asked]
+        worst = min(range(len(asked)), key=recall.__getitem__)
+        at = f"recall {recall[worst]:.1%} at delay {asked[worst]}"
+        return sum(r >= recipe.training.target for r in recall), at
+
+    def line(p: "Progress") -> None:
+        nonlocal shown
+        done, at = state(p)
+        if p.seconds - shown >= 0.5 or p.reached:
+            shown = p.seconds
+            print(
+                f"{name}: step {p.step}, {p.seconds:.2f} s, loss {p.loss:.4f}, "
+                f"{done} of {len(asked)} delays at the target, lowest {at}",
+                file=sys.stderr,
+            )
+
+    if not console.is_terminal:
+        yield line
+        return
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} delays at the target · {task.fields[at]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(name, total=len(asked), at="")
+
+        def draw(p: "Progress") -> None:
+            done, at = state(p)
+            bar.update(task, completed=done, at=f"lowest {at} · step {p.step}")
+
+        yield draw
 
 
 def _evaluate(command: Evaluate) -> int:
@@ -234,17 +280,25 @@ def _evaluate(command: Evaluate) -> int:
     from echospan.training import find_device
 
     device = find_device(command.device)
-    model, recipe = load_recipe(command.run)
-    evaluation, more = _measure(
-        model.to(device), command.stream, command.trials, command.seed, recipe.window
-    )
-    report = {
-        "run": str(command.run),
-        "seed": command.seed,
-        "settings": dataclasses.asdict(recipe),
-    } | _report(model, evaluation, more, command.target)
-    _show(report, command.json)
-    return 0 if report["reached"] else 1
+    if not command.runs:
+        raise SettingError("no run folder is named", "name one or more, such as runs/variable")
+    loaded = [load_recipe(run) for run in command.runs]
+    reports = []
+    for run, (model, recipe) in zip(command.runs, loaded, strict=True):
+        evaluation, more = _measure(
+            model.to(device), command.stream, command.trials, command.seed, recipe.window
+        )
+        reports.append(
+            {"run": str(run), "seed": command.seed, "settings": dataclasses.asdict(recipe)}
+            | _report(model, evaluation, more, command.target)
+        )
+    if len(reports) == 1:
+        _show(reports[0], command.json)
+    elif command.json:
+        print(json.dumps({"runs": reports}))
+    else:
+        _show_side_by_side(reports)
+    return 0 if all(r["reached"] for r in reports) else 1
 
 
 def _show(report: dict[str, Any], as_json: bool) -> None:
@@ -277,6 +331,8 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
         + (f", blanks {blanks:.2%}" if blanks is not None else "")
         + (f", stream of {report['stream']['symbols']:,} symbols" if report["stream"] else "")
     )
+    if report["assignment_grader"] is not None:
+        console.print(f"the assignment's grader {report['assignment_grader']:.4f}")
     lengths = ", ".join(f"{m['length']}: {min(m['recall']):.2%}" for m in report["lengths"])
     console.print(f"lowest recall by length of the sequence {lengths}")
     if "steps" in report:
@@ -285,6 +341,44 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
             (f"target {report['target']:.0%} reached in {at:.2f} s" if at else "target not reached")
             + f"; {report['seconds']:.2f} s, {report['steps']} steps in all"
         )
+
+
+def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    columns = ["run", "delays", "lowest recall", "95 % interval", "span", "bits", "blanks"]
+    grader = any(r["assignment_grader"] is not None for r in reports)
+    for column in (*columns, *(["errors / million"] if reports[0]["stream"] else [])):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    if grader:
+        table.add_column("assignment's grader", justify="right")
+    for r in reports:
+        delays = [r["delays"][d] for d in _asked(r)]
+        worst = min(delays, key=operator.itemgetter("recall"))
+        blanks = r["blank_accuracy"]
+        row = [
+            r["run"],
+            str(delays[0]["delay"]) + (f"–{delays[-1]['delay']}" if len(delays) > 1 else ""),
+            f"{worst['recall']:.3%}",
+            f"{worst['low']:.2%} – {worst['high']:.2%}",
+            str(r["span"]),
+            f"{r['recalled_bits']:.1f}",
+            "–" if blanks is None else f"{blanks:.2%}",
+        ]
+        if stream := r["stream"]:
+            errors = max(stream["errors"][d["delay"]] for d in delays)
+            row.append(f"{errors * 1_000_000 / stream['symbols']:.0f}")
+        if grader:
+            grade = r["assignment_grader"]
+            row.append("–" if grade is None else f"{grade:.4f}")
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _asked(report: dict[str, Any]) -> tuple[int, ...]:
+    return ModelConfig(**report["settings"]["model"]).asked
 
 
 def _echo(command: Echo) -> int:

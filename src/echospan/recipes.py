@@ -51,8 +51,9 @@ class TrainingConfig:
     """Stop after this many seconds of training: the assignment allows ten minutes."""
     steps: int = 100_000
     """Stop after this many optimiser steps."""
-    polish: float = 0.0
-    """Go on this many seconds after the target: long streams need more than the target."""
+    polish: int = 0
+    """Go on this many steps after the target, the rate falling to zero: long streams need more
+    than the target. Steps, not seconds, so that a seed decides the model on any machine's clock."""
     batch: int = 32
     """Sequences a step; small ones gave more progress per second on two cores."""
     window: int | None = None
@@ -72,10 +73,12 @@ class TrainingConfig:
         for name in ("steps", "batch", "window"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
-        for name in ("seconds", "polish", "learning_rate"):
-            value = getattr(self, name)
-            if not 0 <= value < float("inf") or (value == 0 and name != "polish"):
-                raise SettingError(f"{_flag(name)} is {value}", "use a finite number above 0")
+        _at_least("polish", self.polish, 0)
+        for name in ("seconds", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise SettingError(
+                    f"{_flag(name)} is {getattr(self, name)}", "use a finite number above 0"
+                )
         if not 0 < self.target < 1:
             raise SettingError(
                 f"--target is {self.target}", "use a share between 0 and 1, such as 0.99"
@@ -108,9 +111,10 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 RECIPES = {
     "fixed": Recipe(
-        model=ModelConfig(delay=4, max_delay=4, hidden=64), training=TrainingConfig(polish=5.0)
+        model=ModelConfig(delay=4, max_delay=4, hidden=64),
+        training=TrainingConfig(polish=3000, learning_rate=2e-2),
     ),
-    "variable": Recipe(training=TrainingConfig(polish=10.0)),
+    "variable": Recipe(training=TrainingConfig(polish=2500, learning_rate=1.4e-2)),
     "bits": Recipe(
         model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=4),
         # Windows of series of 20,000 symbols, on average: each ends one row's series in a thousand.

@@ -66,6 +66,8 @@ class Progress:
     seconds: float
     loss: float
     evaluation: Evaluation
+    reached: bool
+    """Whether the target has been reached, now or before."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +113,16 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
     weights = torch.ones(model.max_delay + 1, device=device)
     evaluating, smooth_loss = 0.0, math.log(model.symbols)
     to_target: float | None = None
-    step, check_at, interrupted = 0, 20, False
+    step, check_at, last_step, interrupted = 0, 20, config.steps, False
     try:
         while True:
             elapsed = time.perf_counter() - start - evaluating
+            if elapsed >= config.seconds or step >= last_step:
+                break
             if to_target is not None:
-                left = 1 - (elapsed - to_target) / config.polish if config.polish else 0.0
-                if left <= 0:
-                    break
                 # From half the rate down to zero over the polish.
-                rate = config.learning_rate * 0.5 * left
+                rate = config.learning_rate * 0.5 * (last_step - step) / config.polish
             else:
-                if elapsed >= config.seconds or step >= config.steps:
-                    break
                 # The loss is the clock: one schedule for every size, delay and alphabet.
                 rate = config.learning_rate * max(0.05, min(1.0, math.sqrt(smooth_loss / 0.2)))
             for group in optimiser.param_groups:
@@ -157,17 +156,19 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
             step += 1
             value = loss.item()
             smooth_loss += 0.1 * (value - smooth_loss)
-            if to_target is None and step == check_at:
+            if step == check_at:
                 before = time.perf_counter()
-                check_at += max(20, step // 40)
+                check_at += max(10 if to_target is None else 200, step // 40)
                 # A glance decides whether a look worth an interval is due.
                 seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
                 worst = min(seen.delays[d].recall for d in recipe.model.asked)
-                if worst >= config.target:
+                if to_target is None and worst >= config.target:
                     seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
-                progress = Progress(step, before - start - evaluating, value, seen)
-                if seen.reached(recipe.model.asked, config.target):
-                    to_target = progress.seconds
+                seconds = before - start - evaluating
+                if to_target is None and seen.reached(recipe.model.asked, config.target):
+                    to_target = seconds
+                    last_step = min(last_step, step + config.polish)
+                progress = Progress(step, seconds, value, seen, to_target is not None)
                 weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=device)
                 history.append(progress)
                 if on_progress:

@@ -75,10 +75,9 @@ class _Layer(torch.autograd.Function):
         flat = d.view(time * batch, 3 * hidden)
         grad_w = flat.T @ h[:-1].reshape(time * batch, hidden)
         grad_b_hn = flat[:, 2 * hidden :].sum(0)
-        grad_gates = torch.cat(
-            [d[:, :, :2].reshape(time, batch, 2 * hidden), through_n.mul_(grad_h)], -1
-        )
-        return grad_gates, grad_h0, grad_w, grad_b_hn
+        # The third slot was the gradient of U_n h + c_n; the projected input enters past the reset.
+        torch.mul(through_n, grad_h, out=d[:, :, 2])
+        return flat.view(time, batch, 3 * hidden), grad_h0, grad_w, grad_b_hn
 
 
 class GRU(nn.GRU):
