@@ -194,7 +194,7 @@ def main() -> None:
         wrong_blanks = blanks = 0
         grades: list[float] = []
         for seed in range(long):
-            polish = 1.0 if args.quick else recipe.training.polish
+            polish = 300 if args.quick else recipe.training.polish
             training = replace(recipe.training, polish=polish, seed=seed)
             model = train(replace(recipe, training=training)).model
             _, wrong = stream_errors(model, symbols, seed=20_000 + seed)

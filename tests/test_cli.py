@@ -137,9 +137,11 @@ def test_ctrl_c_keeps_what_was_reached(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert training.stderr.readline().startswith("step")
-    training.send_signal(signal.SIGINT)
-    out, _ = training.communicate(timeout=60)
+    with training:
+        first = training.stderr.readline()
+        training.send_signal(signal.SIGINT)
+        out, _ = training.communicate(timeout=60)
+    assert first.startswith("run: step")
     assert training.returncode == 130
     assert "target not reached" in out
     assert not json.loads((folder / "evaluation.json").read_text())["reached"]

@@ -1,5 +1,6 @@
-"""The README's Python runs as printed."""
+"""The README is run as printed: each command and each piece of Python, what they say compared."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,18 +10,84 @@ import pytest
 
 from echospan.cli import main
 
+HOME = Path(__file__).parents[1]
+README = (HOME / "README.md").read_text()
 
-def test_the_python_of_the_readme_runs(tmp_path):
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert blocks
-    folder = tmp_path / "runs" / "variable"
-    with pytest.raises(SystemExit) as end:
-        main(["train", "variable", "--out", str(folder), "--stream", "0", "--polish", "0"])
-    assert end.value.code == 0
-    for block in blocks:
-        done = subprocess.run(
-            [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("···abac\n")
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An empty folder after `make train`, its training without the polish."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    for name in ("fixed", "variable"):
+        out = str(folder / "runs" / name)
+        with pytest.raises(SystemExit) as end:
+            main(["train", name, "--out", out, "--stream", "0", "--polish", "100"])
+        assert end.value.code == 0
+    return folder
+
+
+def say(command, folder):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command.replace(".venv/bin/", "")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PATH": path, "COLUMNS": "120"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shape(text):
+    """The words of a table, its figures and lines left out."""
+    return re.findall(r"[^\W\d]+", text)
+
+
+def test_make_has_the_two_commands_and_their_table_is_the_printed_one(folder):
+    (printed,) = [b for b in blocks("console") if "$ make train" in b]
+    made = subprocess.run(["make", "-n", "train"], cwd=HOME, capture_output=True, text=True)
+    table = made.stdout.splitlines()[-1].replace("1000000", "20000")
+    assert shape(printed.split("$ make train\n")[1]) == shape(say(table, folder))
+    assert "`make test`" in README
+    assert subprocess.run(["make", "-n", "test"], cwd=HOME, capture_output=True).returncode == 0
+
+
+def printed_commands():
+    for block in blocks("console"):
+        for part in block.split("$ ")[1:]:
+            command, _, said = part.partition("\n")
+            if not command.startswith(("make", "git", "cd", "python -m benchmarks")):
+                yield pytest.param(command, said, id=command[:40])
+
+
+@pytest.mark.parametrize(("command", "said"), list(printed_commands()))
+def test_a_command_says_what_is_printed_below_it(folder, command, said):
+    assert say(command, folder).split() == said.split()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_the_python_runs_and_prints_what_its_comments_say(folder, block):
+    done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"print\(.*\)  # (.*)", block)
+    assert told
+    assert done.stdout.split() == " ".join(told).split()
+
+
+def test_each_benchmark_that_is_named_is_there():
+    named = set(re.findall(r"python -m (benchmarks\.\w+)", README))
+    assert named
+    for module in named:
+        assert (HOME / (module.replace(".", "/") + ".py")).is_file()
+
+
+def test_each_picture_and_page_that_is_linked_is_there():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    for link in links:
+        assert (HOME / link).exists(), link

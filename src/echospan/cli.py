@@ -344,16 +344,17 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    columns = ["run", "delays", "lowest recall", "95 % interval", "span", "bits", "blanks"]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = ["run", "delays", "recall", "at least", "span", "bits", "blanks"]
     grader = any(r["assignment_grader"] is not None for r in reports)
-    for column in (*columns, *(["errors / million"] if reports[0]["stream"] else [])):
-        table.add_column(column, justify="left" if column == "run" else "right")
+    for column in (*columns, *(["wrong/M"] if reports[0]["stream"] else [])):
+        table.add_column(column, justify="right", no_wrap=True)
     if grader:
-        table.add_column("assignment's grader", justify="right")
+        table.add_column("grader", justify="right")
     for r in reports:
         delays = [r["delays"][d] for d in _asked(r)]
         worst = min(delays, key=operator.itemgetter("recall"))
@@ -361,8 +362,8 @@ def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
         row = [
             r["run"],
             str(delays[0]["delay"]) + (f"–{delays[-1]['delay']}" if len(delays) > 1 else ""),
-            f"{worst['recall']:.3%}",
-            f"{worst['low']:.2%} – {worst['high']:.2%}",
+            f"{worst['recall']:.2%}",
+            f"{worst['low']:.2%}",
             str(r["span"]),
             f"{r['recalled_bits']:.1f}",
             "–" if blanks is None else f"{blanks:.2%}",
@@ -374,7 +375,12 @@ def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
             grade = r["assignment_grader"]
             row.append("–" if grade is None else f"{grade:.4f}")
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(
+        "recall: lowest of the delays, on fresh data; at least: lower end of its 95 %\n"
+        "interval; wrong/M: in a million symbols never reset; grader: the assignment's"
+    )
 
 
 def _asked(report: dict[str, Any]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from echospan.evaluation import Evaluation
 from echospan.training import Progress
@@ -52,6 +52,8 @@ def training_plot(history: Sequence[Progress]) -> str:
             recall = [p.evaluation.delays[d].recall for p in history]
             axes.plot(seconds, recall, label=f"delay {d}")
         axes.set(xlabel="seconds of training", ylabel="recall", ylim=(0, 1.03), title="Training")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if history:
             axes.legend(fontsize="small", ncols=2)
         return _svg(figure)
