@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from echospan.alphabet import NAMED, Alphabet
-from echospan.cores import GRU
-from echospan.model import EchoModel, open_memory
+from echospan.cores import GRU, open_memory
+from echospan.model import EchoModel
 
 N = 26
 """Letters of the alphabet; ids 1..26, 0 is the empty output."""
@@ -118,8 +118,7 @@ class _Memory(nn.Module):
     def __init__(self, features: int, hidden_size: int) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.gru = GRU(features, hidden_size, batch_first=True)
-        open_memory(self.gru)
+        self.gru = open_memory(GRU(features, hidden_size, batch_first=True))
         self.output_layer = nn.Linear(hidden_size, N + 1)
 
     def _say(self, s: str, *delays: Tensor) -> str:

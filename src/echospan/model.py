@@ -1,35 +1,16 @@
 """Embedding, core and read-outs: one pass of the core answers at every delay."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.alphabet import BLANK_MARK, Alphabet
-from echospan.cores import CORES, GRU
-from echospan.errors import DelayError
+from echospan.cores import GRU, Core, State, make_core
+from echospan.errors import DelayError, SettingError
 from echospan.recipes import ModelConfig
-
-
-def open_memory(core: nn.Module) -> None:
-    """Let a GRU or RNN begin as a memory: what training improves is already there.
-
-    An orthogonal recurrence keeps what it has read; an update gate nearly open (bias −3) and small
-    inputs (std 0.2) keep it near-linear at first. It halved the steps to the target.
-    """
-    for name, p in core.named_parameters():
-        if "weight_hh" in name:
-            for block in p.data.split(p.shape[1]):
-                nn.init.orthogonal_(block)
-        elif "bias" in name:
-            nn.init.zeros_(p)
-        elif "weight_ih_l0" in name:
-            nn.init.normal_(p, std=0.2)
-    if isinstance(core, nn.GRU):
-        for layer in range(core.num_layers):
-            bias = getattr(core, f"bias_ih_l{layer}")
-            bias.data[core.hidden_size : 2 * core.hidden_size] = -3.0
 
 
 class EchoModel(nn.Module):
@@ -42,22 +23,32 @@ class EchoModel(nn.Module):
     read-out answers, and `hidden` needs the delay.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, core: nn.Module | None = None) -> None:
+        """`core`: any core of one's own instead of the one that `config.core` names."""
         super().__init__()
         self.config = config
         self.alphabet = Alphabet(config.alphabet)
         self.max_delay = config.max_delay
         symbols = len(self.alphabet) + 1
-        self.embedding = nn.Embedding(symbols, symbols)
         self.by_input = config.conditioning == "input"
-        self.delay_embedding = nn.Embedding(config.max_delay + 1, 16) if self.by_input else None
-        features = symbols + (16 if self.by_input else 0)
-        self.core = CORES[config.core](features, config.hidden, config.layers)
+        extra = 16 if self.by_input else 0
+        if core is None:
+            core = make_core(config.core, symbols + extra, config.hidden)
+        sizes = cast(Core, core)
+        if sizes.input_size <= extra:
+            raise SettingError(
+                f"the core reads {sizes.input_size} features, of which the delay takes {extra}",
+                "make it wider, or ask it through read-outs",
+            )
+        self.core = core
+        self.embedding = nn.Embedding(symbols, sizes.input_size - extra)
+        if self.embedding.embedding_dim == symbols:
+            nn.init.eye_(self.embedding.weight)
+        self.delay_embedding = nn.Embedding(config.max_delay + 1, extra) if extra else None
         self.readouts = nn.Linear(
-            config.hidden, symbols * (1 if self.by_input else config.max_delay + 1)
+            sizes.hidden_size,
+            symbols * (1 if self.by_input else config.max_delay + 1),
         )
-        nn.init.eye_(self.embedding.weight)
-        open_memory(self.core)
 
     @property
     def symbols(self) -> int:
@@ -65,8 +56,8 @@ class EchoModel(nn.Module):
         return len(self.alphabet) + 1
 
     def hidden(
-        self, symbols: Tensor, state: Tensor | None = None, delays: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self, symbols: Tensor, state: State = None, delays: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """The core's `(batch, time, hidden)` after each of `symbols (batch, time)`, and its state.
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
@@ -74,7 +65,9 @@ class EchoModel(nn.Module):
         if self.delay_embedding is None and isinstance(self.core, GRU) and symbols.is_cpu:
             # The input projection is linear: project the few symbols, then look them up.
             table = self.core.project(self.embedding.weight)
-            y, state = self.core.forward_projected(F.embedding(symbols.T, table), state)
+            y, state = self.core.forward_projected(
+                F.embedding(symbols.T, table), cast(Tensor | None, state)
+            )
             return y.transpose(0, 1), state
         x = self.embedding(symbols)
         if self.delay_embedding is not None:
@@ -85,11 +78,10 @@ class EchoModel(nn.Module):
         y, state = self.core(x, state)
         return y, state
 
-    def forward(self, symbols: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, symbols: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Logits `(batch, time, delay, symbol)` at every delay, and the state to go on from.
 
-        `symbols (batch, time)` int64. By input, each delay is a row of its own and so is its state:
-        `(layers, batch · delays, hidden)`.
+        `symbols (batch, time)` int64. By input, each delay is a row of its own, in the state too.
         """
         batch, time = symbols.shape
         n = self.max_delay + 1
@@ -100,9 +92,7 @@ class EchoModel(nn.Module):
         y, state = self.hidden(symbols.repeat_interleave(n, 0), state, delays)
         return self.readouts(y).view(batch, n, time, self.symbols).transpose(1, 2), state
 
-    def answer(
-        self, symbols: Tensor, delays: Tensor, state: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def answer(self, symbols: Tensor, delays: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Logits `(batch, time, symbol)` at one delay a row, `delays (batch,)`, or a step."""
         if self.by_input:
             y, state = self.hidden(symbols, state, delays)

@@ -13,12 +13,10 @@ class ModelConfig:
 
     alphabet: str = NAMED["letters"]
     """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
-    core: Literal["gru", "rnn"] = "gru"
-    """The part that remembers: gru, or rnn (ReLU)."""
+    core: str = "gru"
+    """The part that remembers, one of those that echospan.CORES names."""
     hidden: int = 128
-    """Units of the hidden state."""
-    layers: int = 1
-    """Layers of the core; a second one was no better and took twice the time."""
+    """Width of what the read-outs see; a second layer was no better and took twice the time."""
     max_delay: int = 8
     """The longest delay it answers at; it answers at 0, 1, … up to this one."""
     delay: int | None = None
@@ -29,7 +27,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
         object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
-        for name, least in (("hidden", 1), ("layers", 1), ("max_delay", 0)):
+        for name, least in (("hidden", 1), ("max_delay", 0)):
             _at_least(name, getattr(self, name), least)
         if self.delay is not None:
             _at_least("delay", self.delay, 0)
@@ -51,6 +49,14 @@ class TrainingConfig:
     """Stop after this many seconds of training: the assignment allows ten minutes."""
     steps: int = 100_000
     """Stop after this many optimiser steps."""
+    symbols: int | None = None
+    """Stop after this many symbols, the same work on every machine; no limit where left out."""
+    fall: float = 0.0
+    """Share of the budget (seconds, steps or symbols, whichever ends first) in whose course the
+    rate falls to zero: what a model reaches in a fixed time is reached with a rate that falls."""
+    asked_at_once: int | None = None
+    """Delays whose loss is taken in one step, drawn anew each time; all where left out. Many long
+    delays cost more to ask than to remember."""
     polish: int = 0
     """Go on this many steps after the target, the rate falling to zero: long streams need more
     than the target. Steps, not seconds, so that a seed decides the model on any machine's clock."""
@@ -70,7 +76,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""
-        for name in ("steps", "batch", "window"):
+        for name in ("steps", "batch", "window", "symbols", "asked_at_once"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("polish", self.polish, 0)
@@ -83,8 +89,11 @@ class TrainingConfig:
             raise SettingError(
                 f"--target is {self.target}", "use a share between 0 and 1, such as 0.99"
             )
-        if not 0 <= self.carry <= 1:
-            raise SettingError(f"--carry is {self.carry}", "use a share from 0 to 1")
+        for name in ("carry", "fall"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(
+                    f"{_flag(name)} is {getattr(self, name)}", "use a share from 0 to 1"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,9 @@
 """One symbol in, one out, for as long as you like, in constant memory."""
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from echospan.cores import GRU
+from echospan.cores import GRU, State
 from echospan.model import EchoModel
 
 
@@ -20,7 +19,7 @@ class Stream:
     def __init__(self, model: EchoModel, delay: int | None = None) -> None:
         self.model = model.eval()
         self._delay = model.check_delay(delay)
-        self.state: Tensor | None = None
+        self.state: State = None
         self.device = model.readouts.weight.device
         with torch.inference_mode():
             core = model.core

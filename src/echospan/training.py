@@ -1,14 +1,18 @@
 """Training: every delay supervised at every step, stopped when recall has reached the target."""
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from echospan.cores import State, batch_dim, map_state
 from echospan.errors import DeviceError
 from echospan.evaluation import Evaluation, evaluate
 from echospan.model import EchoModel
@@ -88,10 +92,37 @@ class TrainingResult:
         return self.seconds_to_target is not None
 
 
-def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None) -> TrainingResult:
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """A list that Ctrl-C makes true: the step under way is finished, no weight half changed.
+
+    An exception may be raised anywhere, also where Python swallows it. A second Ctrl-C is one.
+    """
+    stop: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def first(number: int, _: object) -> None:
+        stop.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def train(
+    recipe: Recipe,
+    on_progress: Callable[[Progress], None] | None = None,
+    core: nn.Module | None = None,
+) -> TrainingResult:
     """Build and train a model; deterministic for a seed on one machine and thread count.
 
-    `on_progress` is called after each evaluation. Ctrl-C ends it and keeps what was reached.
+    `on_progress` is called after each evaluation. `core` takes the place of the one that the
+    recipe names. Ctrl-C ends it and keeps what was reached.
     """
     config = recipe.training
     device = find_device(config.device)
@@ -100,24 +131,28 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         start = time.perf_counter()
-        model = EchoModel(recipe.model).to(device)
+        model = EchoModel(recipe.model, core).to(device)
     model.train()
     task = EchoTask(len(model.alphabet), model.max_delay)
     generator = torch.Generator(device).manual_seed(config.seed)
-    parameters = list(model.parameters())
+    parameters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     history: list[Progress] = []
-    state: Tensor | None = None
+    state: State = None
     past = task.empty_past(config.batch, device)
     delays = torch.zeros(config.batch, dtype=torch.long, device=device)
     weights = torch.ones(model.max_delay + 1, device=device)
     evaluating, smooth_loss = 0.0, math.log(model.symbols)
     to_target: float | None = None
-    step, check_at, last_step, interrupted = 0, 20, config.steps, False
-    try:
-        while True:
+    step, check_at, last_step = 0, 20, config.steps
+    a_step = config.batch * recipe.window
+    if config.symbols:
+        last_step = min(last_step, math.ceil(config.symbols / a_step))
+    with _ctrl_c() as stop:
+        while not stop:
             elapsed = time.perf_counter() - start - evaluating
-            if elapsed >= config.seconds or step >= last_step:
+            left = 1 - max(elapsed / config.seconds, step / last_step)
+            if left <= 0:
                 break
             if to_target is not None:
                 # From half the rate down to zero over the polish.
@@ -125,30 +160,37 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
             else:
                 # The loss is the clock: one schedule for every size, delay and alphabet.
                 rate = config.learning_rate * max(0.05, min(1.0, math.sqrt(smooth_loss / 0.2)))
+                if left < config.fall:
+                    rate *= left / config.fall
             for group in optimiser.param_groups:
                 group["lr"] = rate
             keep = torch.rand(config.batch, generator=generator, device=device) < config.carry
             if state is not None:
-                state, past = state * keep[:, None], past * keep[:, None]
+                state, past = _keep_rows(model.core, state, keep), past * keep[:, None]
             symbols, targets = task.batch(config.batch, recipe.window, generator, past)
             if model.by_input:
                 # A row keeps its delay as long as its state; delays still missed are drawn most.
                 fresh = torch.multinomial(weights, config.batch, True, generator=generator)
                 delays = torch.where(keep, delays, fresh) if step else fresh
-                y, state = model.hidden(symbols, state, delays)
+            y, state = model.hidden(symbols, state, delays)
+            weight, bias, targets_asked = model.readouts.weight, model.readouts.bias, targets
+            if model.by_input:
                 index = delays[:, None, None].expand(*symbols.shape, 1)
                 targets_asked = targets.gather(2, index)
-            else:
-                y, state = model.hidden(symbols, state)
-                targets_asked = targets
+            elif config.asked_at_once and config.asked_at_once <= model.max_delay:
+                order = torch.randperm(model.max_delay + 1, generator=generator, device=device)
+                some = order[: config.asked_at_once]
+                weight = weight.unflatten(0, (-1, model.symbols))[some].flatten(0, 1)
+                bias = bias.unflatten(0, (-1, model.symbols))[some].flatten()
+                targets_asked = targets[..., some]
             # Time first, as the core lays it out: no copy on the way to the matrix products.
             loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
                 y.transpose(0, 1).flatten(0, 1),
-                model.readouts.weight,
-                model.readouts.bias,
+                weight,
+                bias,
                 targets_asked.transpose(0, 1).flatten(0, 1),
             )
-            state, past = state.detach(), task.carry(symbols, past)
+            state, past = map_state(Tensor.detach, state), task.carry(symbols, past)
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -156,9 +198,9 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
             step += 1
             value = loss.item()
             smooth_loss += 0.1 * (value - smooth_loss)
-            if step == check_at:
+            if step in (check_at, last_step):
                 before = time.perf_counter()
-                check_at += max(10 if to_target is None else 200, step // 40)
+                check_at = step + max(10 if to_target is None else 200, step // 40)
                 # A glance decides whether a look worth an interval is due.
                 seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
                 worst = min(seen.delays[d].recall for d in recipe.model.asked)
@@ -174,8 +216,7 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
                 if on_progress:
                     on_progress(progress)
                 evaluating += time.perf_counter() - before
-    except KeyboardInterrupt:
-        interrupted = True
+        interrupted = bool(stop)
     seconds = time.perf_counter() - start - evaluating
     model.eval()
     return TrainingResult(
@@ -183,7 +224,19 @@ def train(recipe: Recipe, on_progress: Callable[[Progress], None] | None = None)
         seconds_to_target=to_target,
         seconds=seconds,
         steps=step,
-        symbols=step * config.batch * recipe.window,
+        symbols=step * a_step,
         history=tuple(history),
         interrupted=interrupted,
     )
+
+
+def _keep_rows(core: nn.Module, state: State, keep: Tensor) -> State:
+    """The state with the rows that are not kept made empty: zeros are the empty state."""
+    rows = batch_dim(core)
+
+    def masked(part: Tensor) -> Tensor:
+        shape = [1] * part.dim()
+        shape[rows] = len(keep)
+        return part * keep.view(shape)
+
+    return map_state(masked, state)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 State: TypeAlias = "Tensor | Sequence[State] | dict[str, State] | None"
 """What is carried from step to step: a tensor, a tuple or dict of them, or None for none."""
@@ -26,6 +26,11 @@ class Core(Protocol):
     def __call__(self, x: Tensor, state: State = None, /) -> tuple[Tensor, State]:
         """The hidden state after each symbol, and the state to go on from."""
         ...
+
+
+def batch_dim(core: nn.Module) -> int:
+    """The dimension of the tensors of its state that counts rows."""
+    return int(getattr(core, "batch_dim", 1 if isinstance(core, nn.RNNBase) else 0))
 
 
 def tensors(state: State) -> Iterator[Tensor]:
