@@ -1,11 +1,14 @@
 """Recall, blanks, span, bits and stream errors, by their definitions; functions of a model."""
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
+from scipy.special import betaln, xlog1py, xlogy
 from scipy.stats import norm
 from torch.nn import functional as F
 
@@ -95,31 +98,131 @@ class Evaluation:
         return all(self.delays[d].interval[0] >= target for d in asked)
 
 
+def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """An interval of a share that stays valid however often one looks and whenever one stops.
+
+    The shares that a uniform mixture of all of them does not outbet by 1/(1 − confidence)
+    (Robbins 1970, "Statistical methods related to the law of the iterated logarithm").
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    k, n = correct, trials
+    mixture = float(betaln(1 + k, 1 + n - k)) + math.log(1 - confidence)
+
+    def inside(p: float) -> bool:
+        return float(xlogy(k, p) + xlog1py(n - k, -p)) >= mixture
+
+    def edge(within: float, beyond: float) -> float:
+        for _ in range(60):
+            middle = (within + beyond) / 2
+            within, beyond = (middle, beyond) if inside(middle) else (within, middle)
+        return within
+
+    return edge(k / n, 0.0) if k else 0.0, edge(k / n, 1.0) if k < n else 1.0
+
+
+@dataclass(frozen=True)
+class SpanEvaluation:
+    """Recall by delay where trials went to the edge of the span; intervals hold all at once."""
+
+    delays: tuple[DelayRecall, ...]
+    intervals: tuple[tuple[float, float], ...]
+    blank_accuracy: float | None
+    at: float
+
+    @property
+    def span(self) -> int:
+        """Largest D with recall surely at least `at` at every d ≤ D; −1 for none."""
+        return self._reach(0)
+
+    @property
+    def span_at_most(self) -> int:
+        """Largest D that is not ruled out."""
+        return self._reach(1)
+
+    def _reach(self, end: int) -> int:
+        reached = -1
+        for d, interval in enumerate(self.intervals):
+            if interval[end] < self.at:
+                break
+            reached = d
+        return reached
+
+
+def evaluate_span(
+    model: EchoModel,
+    at: float = 0.99,
+    *,
+    trials: int = 64_000,
+    seed: int = 1,
+    deadline: float = math.inf,
+) -> SpanEvaluation:
+    """The span, with trials spent where its edge is until that is decided.
+
+    A first look asks every delay; each further one, twice as long, only the delays that may still
+    move the span, up to `trials` answers at each or the `deadline` (of `time.perf_counter`). The
+    intervals are always valid and, over all delays together, hold at 95 %.
+    """
+    n = model.max_delay + 1
+    confidence = 1 - 0.05 / n
+    delays: list[DelayRecall] = [DelayRecall(d, 0, 0, 0.0) for d in range(n)]
+    asked, look, size, blanks = list(range(n)), 0, 2_000, None
+    while asked and size <= trials and (look == 0 or time.perf_counter() < deadline):
+        seen = evaluate(model, trials=size, seed=seed + 7919 * look, asked=asked)
+        blanks = blanks or seen
+        for new in seen.delays:
+            old = delays[new.delay]
+            total = old.trials + new.trials
+            bits = (old.bits * old.trials + new.bits * new.trials) / total
+            delays[new.delay] = DelayRecall(new.delay, total, old.correct + new.correct, bits)
+        intervals = tuple(always_valid(d.correct, d.trials, confidence) for d in delays)
+        asked = []
+        for d, (low, high) in enumerate(intervals):
+            if high < at:
+                break
+            if low < at:
+                asked.append(d)
+        look, size = look + 1, size * 2
+    assert blanks is not None
+    return SpanEvaluation(tuple(delays), intervals, blanks.blank_accuracy, at)
+
+
 @torch.no_grad()
 def evaluate(
-    model: EchoModel, *, trials: int = 20_000, length: int | None = None, seed: int = 1
+    model: EchoModel,
+    *,
+    trials: int = 20_000,
+    length: int | None = None,
+    seed: int = 1,
+    asked: Sequence[int] | None = None,
 ) -> Evaluation:
     """Recall on fresh random symbols, from the empty state, with the model in `eval()`.
 
     At least `trials` answers at every delay, from sequences of `length` symbols (default: twice
     the longest delay and 5 more). `seed` names the stream; what stops a training uses another one.
+    `asked`: the delays to ask, where not all are wanted; they alone are answered and in the result.
     """
     task = EchoTask(len(model.alphabet), model.max_delay)
-    time = max(length or 2 * model.max_delay + 5, model.max_delay + 1)
-    rows = math.ceil(trials / (time - model.max_delay))
+    steps = max(length or 2 * model.max_delay + 5, model.max_delay + 1)
+    rows = math.ceil(trials / (steps - model.max_delay))
     device = model.readouts.weight.device
     generator = torch.Generator(device).manual_seed(seed)
     was_training = model.training
     model.eval()
-    n = model.max_delay + 1
-    due = torch.arange(time, device=device)[:, None] >= torch.arange(n, device=device)
+    which = list(range(model.max_delay + 1)) if asked is None else list(asked)
+    few, n = len(which) <= model.max_delay, len(which)
+    of_delay = torch.tensor(which, device=device)
+    due = torch.arange(steps, device=device)[:, None] >= of_delay
     correct = torch.zeros(n, dtype=torch.long, device=device)
     nats = torch.zeros(n, dtype=torch.double, device=device)
     blanks_correct = 0
-    chunk = max(1, 200_000 // (time * n))
+    chunk = max(1, 200_000 // (steps * n))
     for start in range(0, rows, chunk):
-        symbols, targets = task.batch(min(chunk, rows - start), time, generator)
-        logits, _ = model(symbols)
+        symbols, targets = task.batch(min(chunk, rows - start), steps, generator)
+        if few:
+            logits, targets = model.ask(symbols, of_delay), targets[..., of_delay]
+        else:
+            logits, _ = model(symbols)
         right = logits.argmax(-1) == targets
         correct += (right & due).sum((0, 1))
         blanks_correct += int((right & ~due).sum())
@@ -127,11 +230,11 @@ def evaluate(
         nats += (loss.view_as(targets) * due).double().sum((0, 1))
     model.train(was_training)
     delays = []
-    for d in range(n):
-        asked = rows * (time - d)
-        bits = math.log2(task.symbols) - float(nats[d]) / asked / math.log(2)
-        delays.append(DelayRecall(d, asked, int(correct[d]), max(0.0, bits)))
-    return Evaluation(tuple(delays), rows * n * (n - 1) // 2, blanks_correct)
+    for i, d in enumerate(which):
+        answers = rows * (steps - d)
+        bits = math.log2(task.symbols) - float(nats[i]) / answers / math.log(2)
+        delays.append(DelayRecall(d, answers, int(correct[i]), max(0.0, bits)))
+    return Evaluation(tuple(delays), rows * sum(which), blanks_correct)
 
 
 def length_recall(
@@ -171,13 +274,13 @@ def stream_errors(
     state, past, first = None, task.empty_past(streams, device), True
     errors = torch.zeros(model.max_delay + 1, dtype=torch.long, device=device)
     while left > 0 or first:
-        time = model.max_delay if first else min(left, 50)
-        if time:
-            read, targets = task.batch(streams, time, generator, past)
+        steps = model.max_delay if first else min(left, 50)
+        if steps:
+            read, targets = task.batch(streams, steps, generator, past)
             logits, state = model(read, state)
             past = task.carry(read, past)
             if not first:
                 errors += (logits.argmax(-1) != targets).sum((0, 1))
-        left, first = left - (0 if first else time), False
+        left, first = left - (0 if first else steps), False
     model.train(was_training)
     return answered, errors.tolist()

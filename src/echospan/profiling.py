@@ -1,0 +1,639 @@
+"""One layer, one budget: what it learns, stores and reads, how far back, and at what cost.
+
+    profile = echospan.profile(MyLayer(64), max_delay=16, seconds=45)
+    print(profile)
+    profile.plot()
+
+The layer is trained end to end with one read-out per delay; then it is asked. *Learns* is what that
+model recalls; *reads* what a linear probe finds in its frozen output; *stores* what a small MLP
+finds in output and state. They tell whether a core cannot keep, cannot be read, or was not trained
+far enough.
+"""
+
+import copy
+import inspect
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echospan import __version__
+from echospan.alphabet import alphabet as find_alphabet
+from echospan.checks import build, check_causal, check_chunks, check_rows_independent
+from echospan.cores import CORES, Core, as_core, batch_dim, make_core, tensors
+from echospan.errors import SettingError
+from echospan.evaluation import SpanEvaluation, evaluate_span, length_recall, wilson
+from echospan.model import EchoModel
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.streaming import Stream
+from echospan.tasks import EchoTask
+from echospan.training import Progress, ReadoutLoss, train
+
+RATES = {
+    "gru": 7e-3,
+    "rnn": 3e-3,
+}
+"""Adam's rate for a core by its name; `RATE` for the rest."""
+
+RATE = 3e-3
+
+WIDEST_STATE = 4096
+"""Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
+
+
+@dataclass(frozen=True)
+class DelayProfile:
+    """Recall at one delay; the interval stays valid however often one looked."""
+
+    delay: int
+    trials: int
+    correct: int
+    low: float
+    high: float
+    bits: float
+
+    @property
+    def recall(self) -> float:
+        """Share of correct answers where there was something to say."""
+        return self.correct / self.trials
+
+
+@dataclass(frozen=True)
+class SeedProfile:
+    """What one seed gave."""
+
+    seed: int
+    delays: tuple[DelayProfile, ...]
+    span: int
+    """Largest D whose recall is sure to be at the threshold at every d ≤ D; −1 for none."""
+    span_at_most: int
+    """Largest D that the trials do not rule out."""
+    reads: int
+    """Span of a linear probe on the frozen output."""
+    stores: int
+    """Span of a small MLP on the frozen output and state."""
+    reads_recall: tuple[float, ...]
+    stores_recall: tuple[float, ...]
+    blank_accuracy: float | None
+    lengths: tuple[tuple[int, tuple[float, ...]], ...]
+    """Length of the sequence, 1 to 10 times the training window, and recall by delay."""
+    gradient: tuple[float, ...]
+    """|∂y_t/∂x_{t−d}| by d, as a share of the largest."""
+    rising: bool
+    """Whether recall was still rising when the budget ended: "not yet" is not "cannot"."""
+    learning_rate: float
+    steps: int
+    symbols: int
+    seconds: float = field(compare=False)
+    microseconds: float = field(compare=False)
+    """Of one streamed symbol, one at a time; the median."""
+
+    @property
+    def recalled_bits(self) -> float:
+        """Sum over the delays: a lower bound on what the hidden state says of the past."""
+        return sum(d.bits for d in self.delays)
+
+    @property
+    def gradient_horizon(self) -> int:
+        """Largest delay at which the gradient is a hundredth of its largest or more."""
+        return max((d for d, g in enumerate(self.gradient) if g >= 0.01), default=-1)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a layer remembers, over its seeds. Prints as a table; `plot()` draws recall by delay."""
+
+    name: str
+    symbols: int
+    """Different symbols of the alphabet."""
+    max_delay: int
+    at: float
+    """The recall that the spans ask for."""
+    features: int
+    hidden: int
+    parameters: int
+    """Numbers of the core that are trained."""
+    state: int
+    """Numbers carried from step to step, after twice the longest delay."""
+    seeds: tuple[SeedProfile, ...]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    threads: int
+
+    def _middle(self, name: str) -> int:
+        return statistics.median_low(getattr(s, name) for s in self.seeds)
+
+    @property
+    def span(self) -> int:
+        """The median over the seeds (the lower one of two)."""
+        return self._middle("span")
+
+    @property
+    def reads(self) -> int:
+        """Span of the linear probe, the median over the seeds."""
+        return self._middle("reads")
+
+    @property
+    def stores(self) -> int:
+        """Span of the MLP probe, the median over the seeds."""
+        return self._middle("stores")
+
+    @property
+    def span_interval(self) -> tuple[int, int]:
+        """From the lowest seed's sure span to the highest that the trials of a seed allow."""
+        return min(s.span for s in self.seeds), max(s.span_at_most for s in self.seeds)
+
+    @property
+    def rising(self) -> bool:
+        """Whether recall was still rising in any seed when the budget ended."""
+        return any(s.rising for s in self.seeds)
+
+    @property
+    def recall(self) -> tuple[float, ...]:
+        """By delay, the mean over the seeds."""
+        return tuple(
+            statistics.fmean(s.delays[d].recall for s in self.seeds)
+            for d in range(self.max_delay + 1)
+        )
+
+    @property
+    def band(self) -> tuple[tuple[float, float], ...]:
+        """By delay, from the lowest interval's end over the seeds to the highest."""
+        return tuple(
+            (min(s.delays[d].low for s in self.seeds), max(s.delays[d].high for s in self.seeds))
+            for d in range(self.max_delay + 1)
+        )
+
+    @property
+    def recalled_bits(self) -> float:
+        """The mean over the seeds."""
+        return statistics.fmean(s.recalled_bits for s in self.seeds)
+
+    @property
+    def bits_asked(self) -> float:
+        """The hard limit that the question sets: (max_delay + 1) · log2 N."""
+        return (self.max_delay + 1) * math.log2(self.symbols)
+
+    @property
+    def bits_of_state(self) -> int:
+        """The hard limit that the state sets: 32 bits a number."""
+        return 32 * self.state
+
+    @property
+    def microseconds(self) -> float:
+        """Of one streamed symbol, the median over the seeds."""
+        return statistics.median(s.microseconds for s in self.seeds)
+
+    @property
+    def symbols_per_second(self) -> float:
+        """Symbols read in training, a second."""
+        return sum(s.symbols for s in self.seeds) / sum(s.seconds for s in self.seeds)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: the span, how sure it is, whether it may yet grow."""
+        low, high = self.span_interval
+        sure = "" if low == high == self.span else f", 95 % between {low} and {high}"
+        end = " (all that was asked)" if self.span == self.max_delay else ""
+        return f"span {self.span}{end}{sure}" + (", recall still rising" if self.rising else "")
+
+    def to_json(self) -> str:
+        """All of it, without loss."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Profile":
+        """What `to_json` wrote; SettingError for anything else."""
+        try:
+            told = json.loads(text)
+            told["seeds"] = tuple(
+                SeedProfile(
+                    **{
+                        **seed,
+                        "delays": tuple(DelayProfile(**d) for d in seed["delays"]),
+                        "lengths": tuple((n, tuple(r)) for n, r in seed["lengths"]),
+                        **{k: tuple(seed[k]) for k in ("reads_recall", "stores_recall")},
+                        "gradient": tuple(seed["gradient"]),
+                    }
+                )
+                for seed in told["seeds"]
+            )
+            return cls(**told)
+        except (ValueError, TypeError, KeyError) as e:
+            raise SettingError(
+                f"this is no profile of echospan ({e})", "give what Profile.to_json wrote"
+            ) from None
+
+    def plot(self) -> Any:
+        """A matplotlib figure: recall against delay, chance drawn, a band over the seeds."""
+        from echospan.plots import profile_plot
+
+        return profile_plot([self])
+
+    def row(self) -> dict[str, str]:
+        """The figures of a table's line, by their headings."""
+        low, high = self.span_interval
+        return {
+            "core": self.name,
+            "parameters": f"{self.parameters:,}",
+            "state": f"{self.state:,}",
+            "span": f"{self.span}" + (f" ({low}–{high})" if (low, high) != (self.span,) * 2 else ""),
+            "reads": str(self.reads),
+            "stores": str(self.stores),
+            "bits": f"{self.recalled_bits:.1f} of {self.bits_asked:.0f}",
+            "bits/state": f"{self.recalled_bits / self.state:.2f}" if self.state else "–",
+            "gradient": str(statistics.median_low(s.gradient_horizon for s in self.seeds)),
+            "symbols/s": f"{self.symbols_per_second:,.0f}",
+            "µs/symbol": f"{self.microseconds:.0f}",
+            "": "rising" if self.rising else "",
+        }
+
+    def __str__(self) -> str:
+        row = self.row()
+        return f"{self.name}: {self.verdict}\n" + "  ".join(
+            f"{k} {v}" for k, v in row.items() if k not in ("core", "")
+        )
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        row = self.row()
+        cells = "".join(f"<td>{escape(v)}</td>" for v in row.values())
+        heads = "".join(f"<th>{escape(k)}</th>" for k in row)
+        by_delay = "".join(
+            f"<tr><td>{d}</td><td>{r:.2%}</td><td>{low:.2%} – {high:.2%}</td></tr>"
+            for d, (r, (low, high)) in enumerate(zip(self.recall, self.band, strict=True))
+        )
+        return (
+            f"<p>{escape(self.name)}: {escape(self.verdict)}</p>"
+            f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
+            f"<table><tr><th>delay</th><th>recall</th><th>interval</th></tr>{by_delay}</table>"
+        )
+
+
+def combine(profiles: Sequence[Profile]) -> Profile:
+    """Profiles of one layer at several seeds, as one.
+
+    Raises SettingError where they do not ask the same of the same.
+    """
+    first = profiles[0]
+    for other in profiles[1:]:
+        if replace(other, seeds=first.seeds, versions=first.versions) != first:
+            raise SettingError(
+                f"the profiles of {first.name} and {other.name} differ in more than their seeds",
+                "combine those of one layer, size and setting",
+            )
+    return replace(first, seeds=tuple(s for p in profiles for s in p.seeds))
+
+
+Layer = nn.Module | Callable[..., nn.Module] | str
+"""A module, what makes one, or the name of one of ours."""
+
+
+def profile(
+    layer: Layer,
+    max_delay: int = 16,
+    *,
+    seconds: float = 45.0,
+    symbols: int | None = None,
+    hidden: int = 128,
+    features: int | None = None,
+    seeds: Sequence[int] = (0,),
+    learning_rates: Sequence[float] | None = None,
+    alphabet: str = "letters",
+    at: float = 0.99,
+    name: str | None = None,
+    batch: int = 32,
+    on_progress: Callable[[str, Progress], None] | None = None,
+) -> Profile:
+    """Train and measure a layer within a budget.
+
+    `layer`: an `nn.Module` that maps `(batch, time, features)` to `(batch, time, hidden)`, with or
+    without a state; or what makes one: called with nothing, with `hidden`, or with (`features`,
+    `hidden`), as many as it requires; or the name of one of `CORES`. An instance serves one seed
+    and is not changed: a copy is trained. `seconds` holds all of it, for each seed: training,
+    probes, evaluation. `symbols` sets the same work on every machine instead, and the figures
+    repeat to the last digit. Several `learning_rates` share the budget; the best model's figures
+    come from fresh data. `on_progress` is called with the name and the progress of its training.
+
+    Raises CoreError for a module that cannot be a core, CheckError for one that sees the future,
+    mixes rows or loses its state, SettingError for a budget of nothing.
+    """
+    if not 0 < seconds < math.inf:
+        raise SettingError(f"the budget is {seconds} seconds", "give it some time")
+    if symbols is not None and symbols < 1:
+        raise SettingError(f"the budget is {symbols} symbols", "give it some, such as 1_000_000")
+    if not seeds:
+        raise SettingError("there are no seeds", "give at least one")
+    if isinstance(layer, nn.Module) and len(seeds) > 1:
+        raise SettingError(
+            f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
+            "give what makes it, such as lambda: MyLayer(64)",
+        )
+    characters = find_alphabet(alphabet).characters
+    told = name or (layer if isinstance(layer, str) else _name(layer))
+    key = layer if isinstance(layer, str) else ""
+    rates = tuple(learning_rates or (RATES.get(key, RATE),))
+    runs, facts = [], {}
+    for seed in seeds:
+        core = _made(layer, len(characters) + 1, hidden, features, seed)
+        facts = _facts(core, max_delay)
+        config = ModelConfig(alphabet=characters, max_delay=max_delay, hidden=core.hidden_size)
+        runs.append(
+            _one_seed(
+                core,
+                config,
+                seed=seed,
+                seconds=seconds,
+                symbols=symbols,
+                rates=rates,
+                batch=batch,
+                at=at,
+                on_progress=None if on_progress is None else _named(on_progress, told),
+            )
+        )
+    return Profile(
+        name=told,
+        symbols=len(characters),
+        max_delay=max_delay,
+        at=at,
+        **facts,
+        seeds=tuple(runs),
+        settings={
+            "seconds": None if symbols else seconds,
+            "symbols": symbols,
+            "learning_rates": list(rates),
+            "batch": batch,
+            "window": _window(max_delay),
+            "optimiser": "Adam, betas 0.9 and 0.99, gradient norm at most 1",
+        },
+        versions={
+            "echospan": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        threads=torch.get_num_threads(),
+    )
+
+
+def _name(layer: nn.Module | Callable[..., nn.Module]) -> str:
+    return getattr(layer, "__name__", type(layer).__name__)
+
+
+def _named(told: Callable[[str, Progress], None], name: str) -> Callable[[Progress], None]:
+    return lambda progress: told(name, progress)
+
+
+def _made(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
+    """A fresh core that keeps the promises without which its figures would mean nothing."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(layer, str):
+            return make_core(layer, features or symbols, hidden)
+        module = (
+            copy.deepcopy(layer)
+            if isinstance(layer, nn.Module)
+            else build(layer, features or hidden, hidden)
+        )
+    core = as_core(module, features)
+    for promise in (check_causal, check_rows_independent, check_chunks):
+        promise(lambda *_: copy.deepcopy(core))
+    return core
+
+
+def _window(max_delay: int) -> int:
+    return 2 * max_delay + 4
+
+
+def _facts(core: Any, max_delay: int) -> dict[str, int]:
+    """Sizes of a core: widths, numbers that are trained, numbers that are carried."""
+    like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
+    training = core.training
+    core.eval()
+    with torch.no_grad():
+        x = torch.zeros(1, 2 * max_delay + 2, core.input_size, dtype=like.dtype)
+        _, state = core(x)
+    core.train(training)
+    return {
+        "features": core.input_size,
+        "hidden": core.hidden_size,
+        "parameters": sum(p.numel() for p in core.parameters() if p.requires_grad),
+        "state": sum(t.numel() for t in tensors(state)),
+    }
+
+
+def _one_seed(
+    core: nn.Module,
+    config: ModelConfig,
+    *,
+    seed: int,
+    seconds: float,
+    symbols: int | None,
+    rates: tuple[float, ...],
+    batch: int,
+    at: float,
+    on_progress: Callable[[Progress], None] | None,
+) -> SeedProfile:
+    start = time.perf_counter()
+    deadline = math.inf if symbols else start + seconds
+    best = None
+    for rate in rates:
+        training = TrainingConfig(
+            # Evaluation, probes and what goes by the way take the rest.
+            seconds=1e9 if symbols else 0.6 * seconds / len(rates),
+            symbols=math.ceil(symbols / len(rates)) if symbols else None,
+            target=0.998,
+            polish=200,
+            batch=batch,
+            # What re-reads its past would read it twice for each window.
+            carry=0.0 if getattr(core, "carries", "") == "its last inputs" else 0.5,
+            learning_rate=rate,
+            fall=0.4,
+            asked_at_once=16 if config.max_delay > 32 else None,
+            seed=seed,
+        )
+        recipe = Recipe(model=config, training=training)
+        result = train(recipe, on_progress, copy.deepcopy(core))
+        last = result.history[-1].evaluation.recalled_bits if result.history else -1.0
+        if best is None or last > best[0]:
+            best = last, recipe, result
+        if result.interrupted:
+            raise KeyboardInterrupt
+    assert best is not None
+    _, recipe, result = best
+    model = result.model
+    task = EchoTask(len(model.alphabet), model.max_delay)
+    now = time.perf_counter()
+    # Of what is left a third may go into each of: the trained read-outs, the probes, the rest.
+    seen = evaluate_span(model, at, seed=seed + 11, deadline=now + (deadline - now) / 3)
+    reads, stores = _probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
+    lengths = length_recall(model, recipe.window, trials=2_000, seed=seed + 17)
+    return SeedProfile(
+        seed=seed,
+        delays=tuple(
+            DelayProfile(d.delay, d.trials, d.correct, low, high, d.bits)
+            for d, (low, high) in zip(seen.delays, seen.intervals, strict=True)
+        ),
+        span=seen.span,
+        span_at_most=seen.span_at_most,
+        reads=max(seen.span, _span(reads, PROBED, at)),
+        stores=max(seen.span, _span(reads, PROBED, at), _span(stores, PROBED, at)),
+        reads_recall=reads,
+        stores_recall=stores,
+        blank_accuracy=seen.blank_accuracy,
+        lengths=tuple((m["length"], tuple(m["recall"])) for m in lengths),
+        gradient=_gradient(model, task, seed),
+        rising=_rising(result.history),
+        learning_rate=recipe.training.learning_rate,
+        steps=result.steps,
+        symbols=result.symbols,
+        seconds=result.seconds,
+        microseconds=_microseconds(model),
+    )
+
+
+def _rising(history: Sequence[Progress]) -> bool:
+    """Whether mean recall gained a hundredth or more over the last quarter of the steps."""
+
+    def mean(p: Progress) -> float:
+        return statistics.fmean(d.recall for d in p.evaluation.delays)
+
+    if not history:
+        return True
+    last = history[-1]
+    before = [p for p in history if p.step <= 0.75 * last.step] or list(history[:1])
+    return mean(last) - mean(before[-1]) >= 0.01
+
+
+PROBED = 16_384
+"""Hidden states that a probe is fitted on, and as many others that it is measured on."""
+
+
+@torch.no_grad()
+def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs `(samples, hidden)`, states `(samples, numbers)`, answers `(samples, delay)`.
+
+    From 256 streams, looked at every third step once each has read twice the longest delay.
+    """
+    rows, every = 256, 3
+    generator = torch.Generator().manual_seed(seed)
+    past, state = task.empty_past(rows), None
+    outputs, states, answers = [], [], []
+    for look in range(2 * PROBED // rows + 1):
+        time = every if look else 2 * task.max_delay + 2
+        symbols, targets = task.batch(rows, time, generator, past)
+        past = task.carry(symbols, past)
+        y, state = model.hidden(symbols, state)
+        if look:
+            outputs.append(y[:, -1].clone())
+            answers.append(targets[:, -1].clone())
+            parts = [
+                t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)
+            ]
+            wide = sum(p.shape[1] for p in parts) > WIDEST_STATE
+            states.append(torch.cat(parts, 1) if parts and not wide else y.new_zeros(rows, 0))
+    return torch.cat(outputs).float(), torch.cat(states), torch.cat(answers)
+
+
+class _Probe(nn.Module):
+    """Linear read-outs and, beside them, an MLP that begins by adding nothing."""
+
+    def __init__(self, model: EchoModel, y: Tensor, state: Tensor | None) -> None:
+        super().__init__()
+        self.linear = copy.deepcopy(model.readouts)
+        self.mlp: nn.Sequential | None = None
+        if state is not None:
+            seen = torch.cat([y, state], 1)
+            self.register_buffer("mean", seen.mean(0))
+            self.register_buffer("scale", 1 / seen.std(0).clamp(min=1e-6))
+            last = nn.Linear(256, self.linear.out_features)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.mlp = nn.Sequential(nn.Linear(seen.shape[1], 256), nn.ReLU(), last)
+
+    def features(self, y: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What one linear map reads: input, weight and bias, for the loss that makes no copies."""
+        if self.mlp is None:
+            return y, self.linear.weight, self.linear.bias
+        seen = (torch.cat([y, state], 1) - self.mean) * self.scale
+        inner, last = self.mlp[:2](seen), cast(nn.Linear, self.mlp[2])
+        return (
+            torch.cat([y, inner], 1),
+            torch.cat([self.linear.weight, last.weight], 1),
+            self.linear.bias + last.bias,
+        )
+
+
+def _probe(
+    model: EchoModel, task: EchoTask, seed: int, deadline: float
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Recall by delay of a linear probe on the output, and of an MLP on output and state."""
+    model.eval()
+    y, state, answers = _states(model, task, seed + 13)
+    told = []
+    start = time.perf_counter()
+    for share, mlp in ((0.5, False), (1.0, True)):
+        until = start + share * (deadline - start)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            probe = _Probe(model, y, state if mlp else None)
+        generator = torch.Generator().manual_seed(seed)
+        optimiser = torch.optim.Adam(probe.parameters(), lr=2e-3)
+        steps = 300
+        for step in range(steps):
+            if time.perf_counter() > until:
+                break
+            optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
+            some = torch.randint(0, PROBED, (512,), generator=generator)
+            h, weight, bias = probe.features(y[some], state[some])
+            loss = ReadoutLoss.apply(h, weight, bias, answers[some])  # type: ignore[no-untyped-call]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        correct = torch.zeros(task.max_delay + 1)
+        with torch.no_grad():
+            for part in torch.arange(PROBED, 2 * PROBED).split(1024):
+                h, weight, bias = probe.features(y[part], state[part])
+                said = F.linear(h, weight, bias).view(len(part), -1, model.symbols).argmax(-1)
+                correct += (said == answers[part]).sum(0)
+        told.append(tuple((correct / PROBED).tolist()))
+    return told[0], told[1]
+
+
+def _span(recall: Sequence[float], trials: int, at: float) -> int:
+    reached = -1
+    for d, share in enumerate(recall):
+        if wilson(round(share * trials), trials)[0] < at:
+            break
+        reached = d
+    return reached
+
+
+def _gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
+    """|∂(v · y_t)/∂x_{t−d}| by d, v random, over 16 sequences; the largest is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    time = 2 * task.max_delay + 2
+    x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
+    y, _ = model.core(x)
+    v = torch.randn(y.shape[-1], generator=generator).to(y)
+    (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x)
+    norms = grad.float().norm(dim=2).mean(0).flip(0)[: task.max_delay + 1]
+    return tuple((norms / norms.max().clamp(min=1e-30)).tolist())
+
+
+def _microseconds(model: EchoModel) -> float:
+    """Median time of one streamed symbol."""
+    stream, took = Stream(model, model.max_delay), []
+    for i in range(60):
+        start = time.perf_counter()
+        stream.push_ids([1 + i % len(model.alphabet)])
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[10:]) * 1e6
