@@ -5,6 +5,7 @@
     ├── DelayError      (ValueError)  a delay the model was not trained on
     ├── SettingError    (ValueError)  a setting out of its range
     ├── DeviceError     (RuntimeError) a device that is not there
+    ├── CoreError       (TypeError)   a module that cannot be a core
     └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
 
 One message holds the fact and the remedy, in one sentence.
@@ -37,6 +38,10 @@ class SettingError(EchospanError, ValueError):
 
 class DeviceError(EchospanError, RuntimeError):
     """A device that this machine does not have."""
+
+
+class CoreError(EchospanError, TypeError):
+    """A module that cannot be a core: its shape, or what it does, is not what a core promises."""
 
 
 class RunError(EchospanError, OSError):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from echospan.cores.adapter import as_core as as_core
 from echospan.cores.gru import GRU as GRU
 from echospan.cores.protocol import Core as Core
 
