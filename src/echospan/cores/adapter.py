@@ -126,6 +126,7 @@ class Reading(Adapted):
         super().__init__(module, found)
         self.context = found.context
         self.whole = found.whole
+        self.note = found.note
 
     def forward(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """`(batch, time, input_size)` to `(batch, time, hidden_size)` and the state."""
@@ -192,13 +193,15 @@ def as_core(
     hidden: int | None = None,
     *,
     context: int | None = None,
+    judge: bool = True,
 ) -> Adapted:
     """The module as a core (`echospan.cores.Core`), the same object inside.
 
     It may take its input time-first or channels-first, return more than its output, take its state
     under any common name, keep it on itself, or have none: then its last `context` inputs are read
     again (default: as many as matter, 256 where more do). `features` is the width of its input
-    where it does not say; `hidden` that of its output, to be checked.
+    where it does not say; `hidden` that of its output, to be checked. `judge=False` takes in what
+    breaks a core's promises too, so that the checks can say which.
 
     A copy is tried; weights, buffers, mode and random states stay as they are. Raises CoreError,
     which says what was seen and what to write, for what cannot be a core.
@@ -214,7 +217,7 @@ def as_core(
     inner = getattr(module, "_orig_mod", module)  # what torch.compile was given
     with left_alone():
         try:
-            found = Probe(inner).find(features, hidden)
+            found = Probe(inner, judge).find(features, hidden)
         except Refused as e:
             raise CoreError(e.fact, e.remedy) from None
     if found.inside:

@@ -1,5 +1,6 @@
 """How a module is called: where its sequence stands, where its state goes in and comes out."""
 
+import copy
 import dataclasses
 import inspect
 from collections import deque
@@ -36,8 +37,10 @@ def walk(f: Callable[[Any], Any], tree: Any) -> Any:
     if isinstance(tree, list | tuple | deque):
         return type(tree)(walk(f, part) for part in tree)
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        names = [field.name for field in dataclasses.fields(tree) if field.init]
-        return dataclasses.replace(tree, **{n: walk(f, getattr(tree, n)) for n in names})
+        made = copy.copy(tree)
+        for part in dataclasses.fields(tree):
+            object.__setattr__(made, part.name, walk(f, getattr(tree, part.name)))
+        return made
     raise Opaque(type(tree).__name__)
 
 
