@@ -445,6 +445,12 @@ class Probe:
         gap = self.gap(y[1:], self.run(call, changed)[0][1:])
         if not gap:
             gap = self.gap(y[:2], self.run(call, x[:2])[0])
+        if gap and self.gap(self.run(call, x)[0], self.go_on(call, x)[0]):
+            raise Refused(
+                8,
+                f"{self.name} keeps its state on itself, and begins from what it was used for",
+                "give a new one, or give it a method reset() that forgets",
+            )
         if gap:
             raise Refused(
                 5 if call.order == self.orders()[0] else 3,
