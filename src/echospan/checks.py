@@ -6,6 +6,7 @@ what was seen and how to mend it.
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,12 +202,13 @@ def _loss(core: nn.Module, x: Tensor) -> Tensor:
 def check_every_parameter_learns(make: MakeCore) -> None:
     """Every parameter that asks for a gradient gets one: finite, and not zero all over."""
     core, x = _core_and_input(make)
+    loss = _loss(core, x.requires_grad_())
     named = [(name, p) for name, p in core.named_parameters() if p.requires_grad]
-    loss = _loss(core, x)
-    if named and not loss.requires_grad:
+    if not loss.requires_grad:
         raise CheckError("the output has no gradient at all", "leave out detach() and no_grad()")
-    grads = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True) if named else ()
-    for (name, _), grad in zip(named, grads, strict=True):
+    loss.backward()
+    for name, p in named:
+        grad = p.grad
         what = (
             "none"
             if grad is None
@@ -309,26 +311,39 @@ def check_gradients(make: MakeCore) -> None:
     loss = _loss(core, x)
     if not loss.requires_grad:
         return
-    grads = torch.autograd.grad(loss, [t for _, t in named], allow_unused=True)
+    loss.backward()
     generator = torch.Generator().manual_seed(3)
-    eps = 1e-6
-    for (name, t), grad in zip(named, grads, strict=True):
-        way = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.device)
-        with torch.no_grad():
-            at = t.detach().clone()
-            ends = []
-            for sign in (1, -1):
-                t.copy_(at + sign * eps * way)
-                ends.append(float(_loss(core, x)))
-            t.copy_(at)
-        slope = (ends[0] - ends[1]) / (2 * eps)
-        ours = 0.0 if grad is None else float((grad * way).sum())
-        if abs(ours - slope) > 1e-6 + 1e-4 * max(abs(slope), abs(ours)):
-            raise CheckError(
-                f"the gradient of {name} along a random direction is {ours:.6g}, finite "
-                f"differences say {slope:.6g}",
-                "mend the backward, and leave out detach() and in-place changes",
-            )
+    for name, t in named:
+        way = torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t)
+        ours = 0.0 if t.grad is None else float((t.grad * way).sum())
+        fine = _slope(core, x, t, way, 1e-6)
+        if _near(ours, fine, 1e-4):
+            continue
+        # Two step sizes that disagree: part of it rounds as float32 does, and the long one counts.
+        coarse = _slope(core, x, t, way, 1e-3)
+        if not _near(fine, coarse, 1e-4) and _near(ours, coarse, 1e-2):
+            continue
+        raise CheckError(
+            f"the gradient of {name} along a random direction is {ours:.6g}, finite differences "
+            f"say {fine:.6g}",
+            "mend the backward, and leave out detach() and in-place changes",
+        )
+
+
+@torch.no_grad()
+def _slope(core: nn.Module, x: Tensor, t: Tensor, way: Tensor, eps: float) -> float:
+    """How the loss changes as `t` moves along `way`: a central difference."""
+    at = t.clone()
+    ends = []
+    for sign in (1, -1):
+        t.copy_(at + sign * eps * way)
+        ends.append(float(_loss(core, x)))
+    t.copy_(at)
+    return (ends[0] - ends[1]) / (2 * eps)
+
+
+def _near(a: float, b: float, relative: float) -> bool:
+    return abs(a - b) <= 1e-6 + relative * max(abs(a), abs(b))
 
 
 def check_zeros_are_empty(make: MakeCore) -> None:
@@ -441,20 +456,23 @@ def check(
         except CoreError:
             return as_core(made, features, judge=False)
 
-    _made(make)
-    results = []
-    for one in checks:
-        name, seen, remedy = name_of(one), "", ""
-        try:
-            one(make)
-        except CheckError as e:
-            seen, remedy = e.fact, e.remedy
-        except Exception as e:
-            lines = str(e).splitlines() or [""]
-            seen, remedy = f"{type(e).__name__}: {lines[0]}", "it should raise nothing"
-        passed, reason = not seen, expected.get(name)
-        if passed and reason is not None:
-            seen = f"it passes, and was expected to fail ({reason})"
-            remedy = "take it out of expected_failures"
-        results.append(CheckResult(name, passed, reason, seen, remedy))
-    return results
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the layer's own
+        _made(make)
+        return [_result(one, make, expected.get(name_of(one))) for one in checks]
+
+
+def _result(one: Check, make: MakeCore, reason: str | None) -> CheckResult:
+    seen, remedy = "", ""
+    try:
+        one(make)
+    except CheckError as e:
+        seen, remedy = e.fact, e.remedy
+    except Exception as e:
+        lines = str(e).splitlines() or [""]
+        seen, remedy = f"{type(e).__name__}: {lines[0]}", "it should raise nothing"
+    passed = not seen
+    if passed and reason is not None:
+        seen = f"it passes, and was expected to fail ({reason})"
+        remedy = "take it out of expected_failures"
+    return CheckResult(name_of(one), passed, reason, seen, remedy)
