@@ -5,6 +5,8 @@
     ├── DelayError      (ValueError)  a delay the model was not trained on
     ├── SettingError    (ValueError)  a setting out of its range
     ├── DeviceError     (RuntimeError) a device that is not there
+    ├── CoreError       (TypeError)   a module that cannot be a core
+    ├── CheckError      (AssertionError) a promise that a core does not keep
     └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
 
 One message holds the fact and the remedy, in one sentence.
@@ -37,6 +39,14 @@ class SettingError(EchospanError, ValueError):
 
 class DeviceError(EchospanError, RuntimeError):
     """A device that this machine does not have."""
+
+
+class CoreError(EchospanError, TypeError):
+    """A module that cannot be a core: its shape, or what it does, is not what a core promises."""
+
+
+class CheckError(EchospanError, AssertionError):
+    """A promise that a core does not keep."""
 
 
 class RunError(EchospanError, OSError):

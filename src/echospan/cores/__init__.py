@@ -5,6 +5,7 @@ from difflib import get_close_matches
 
 from torch import nn
 
+from echospan.cores.adapter import as_core as as_core
 from echospan.cores.gru import GRU as GRU
 from echospan.cores.gru import open_memory as open_memory
 from echospan.cores.protocol import Core as Core
