@@ -27,3 +27,20 @@ def gru(
         h = (1 - z) * n + z * h
         outputs.append(h)
     return torch.stack(outputs, 1), h
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Causal depthwise convolution: each channel's own last k inputs, weighted.
+
+        y_t = b + Σ_i w_i ⊙ x_{t−(k−1)+i}        i = 0 … k−1
+
+    `x (batch, time, channels)`, `weight (channels, k)`, `bias (channels,)`,
+    `past (batch, k−1, channels)`, the inputs before `x`. Returns `(batch, time, channels)` and the
+    last k−1 inputs.
+    """
+    last, outputs = list(past.unbind(1)), []
+    for x_t in x.unbind(1):
+        last.append(x_t)
+        outputs.append(bias + sum(w_i * x_i for w_i, x_i in zip(weight.T, last, strict=True)))
+        last.pop(0)
+    return torch.stack(outputs, 1), torch.stack(last, 1) if last else past
