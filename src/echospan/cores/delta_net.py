@@ -75,14 +75,16 @@ class DeltaNet(nn.Module):
         rate = torch.sigmoid(self.rate(x)).transpose(1, 2).unsqueeze(-1)
         outputs = []
         for parts in zip(*(a.split(self.chunk, 2) for a in (q, k, v, rate)), strict=True):
-            y, state = self._chunk(*parts, state)
+            y, state = self._chunk(parts, state)
             outputs.append(y)
         return torch.cat(outputs, 2).transpose(1, 2).flatten(2), state
 
-    def _chunk(
-        self, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """One chunk: with D the rows that are written, `D_t = β_t (v_t − Sᵀk_t − Σ_{s<t} …D_s)`."""
+    def _chunk(self, parts: tuple[Tensor, ...], state: Tensor) -> tuple[Tensor, Tensor]:
+        """One chunk. What step t writes, d_t, solves a triangular system with unit diagonal:
+
+        d_t = β_t (v_t − Sᵀk_t − Σ_{s<t} (k_s·k_t) d_s),    S ← S + Σ_t k_t d_tᵀ
+        """
+        q, k, v, rate = parts
         time = q.shape[2]
         step = torch.arange(1, time + 1, dtype=q.dtype, device=q.device)
         # Turning queries and keys back is turning the state on.

@@ -75,13 +75,14 @@ class LinearAttention(nn.Module):
         q, k = F.elu(q) + 1, F.elu(k) + 1
         outputs = []
         for parts in zip(*(a.split(self.chunk, 2) for a in (q, k, v)), strict=True):
-            y, state = self._chunk(*parts, *state)
+            y, state = self._chunk(parts, state)
             outputs.append(y)
         return torch.cat(outputs, 2).transpose(1, 2).flatten(2), state
 
     def _chunk(
-        self, q: Tensor, k: Tensor, v: Tensor, s: Tensor, z: Tensor
+        self, parts: tuple[Tensor, ...], state: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        (q, k, v), (s, z) = parts, state
         time = q.shape[2]
         step = torch.arange(1, time + 1, dtype=q.dtype, device=q.device)
         rate = -self.log_rate.exp()[:, None, None]

@@ -196,12 +196,9 @@ def attention(
             [(q_t * turn(key, -d * angles)).sum(-1) for d, (key, _) in enumerate(reversed(seen))],
             -1,
         )
-        p = torch.softmax(scores / q.shape[-1] ** 0.5, -1).unbind(-1)
-        outputs.append(
-            sum(
-                p_d.unsqueeze(-1) * value for p_d, (_, value) in zip(p, reversed(seen), strict=True)
-            )
-        )
+        p = torch.softmax(scores / q.shape[-1] ** 0.5, -1)
+        values = torch.stack([value for _, value in reversed(seen)], -2)
+        outputs.append((p.unsqueeze(-2) @ values).squeeze(-2))
     return torch.stack(outputs, 1)
 
 

@@ -59,7 +59,7 @@ class TCN(nn.Module):
     @property
     def receptive_field(self) -> int:
         """Steps that an output can know of, its own included: its span is one less."""
-        return 1 + 2 * (self.taps - 1) * (2**self.blocks - 1)
+        return 1 + 2 * (self.taps - 1) * ((1 << self.blocks) - 1)
 
     def forward(
         self, x: Tensor, state: tuple[Tensor, ...] | None = None
