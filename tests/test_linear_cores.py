@@ -57,7 +57,7 @@ def plain_s4d(core, x, state):
 def plain_mamba(core, x, state):
     u, z = core.project_in(x).chunk(2, -1)
     past = torch.cat([state["past"], u], 1)[:, -(core.width - 1) :]
-    u = F.silu(reference.causal_convolution(u, state["past"], core.kernel, core.offset))
+    u = F.silu(reference.causal_conv(u, core.kernel.T, core.offset, state["past"])[0])
     step, b, c = core.project_x(u).split([core.rank, core.states, core.states], -1)
     delta = F.softplus(core.project_step(step))
     y, h = reference.selective_scan(u, delta, -core.log_decay.exp(), b, c, state["h"])

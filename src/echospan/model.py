@@ -108,7 +108,7 @@ class EchoModel(nn.Module):
         weight = self.readouts.weight.unflatten(0, (-1, self.symbols))[delays].flatten(0, 1)
         bias = self.readouts.bias.unflatten(0, (-1, self.symbols))[delays].flatten()
         y, _ = self.hidden(symbols)
-        return F.linear(y, weight, bias).unflatten(-1, (len(delays), self.symbols))
+        return F.linear(y, weight, bias).view(*symbols.shape, len(delays), self.symbols)
 
     def read(self, hidden: Tensor, delay: int) -> Tensor:
         """Logits `(…, symbol)` of `hidden (…, hidden)` at one delay, the others unasked."""

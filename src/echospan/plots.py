@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -10,6 +10,13 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from echospan.evaluation import Evaluation
 from echospan.training import Progress
+
+if TYPE_CHECKING:
+    from echospan.profiling import Profile
+
+# Okabe and Ito's colours, which the colour-blind can tell apart; then other lines.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+_LINES = ("-", "--", "-.", ":")
 
 _STYLE: Any = {
     "svg.hashsalt": "echospan",
@@ -56,4 +63,30 @@ def training_plot(history: Sequence[Progress]) -> str:
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         if history:
             axes.legend(fontsize="small", ncols=2)
+        return _svg(figure)
+
+
+def profile_plot(profiles: Sequence["Profile"]) -> Figure:
+    """Recall against delay: a line and a band for each, the chance level drawn."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for i, p in enumerate(profiles):
+            delays = range(p.max_delay + 1)
+            low, high = zip(*p.band, strict=True)
+            style = {"color": _COLOURS[i % len(_COLOURS)], "ls": _LINES[i // len(_COLOURS) % 4]}
+            axes.fill_between(delays, low, high, alpha=0.15, color=style["color"], lw=0)
+            axes.plot(delays, p.recall, label=f"{p.name} (span {p.span})", **style)
+        axes.axhline(profiles[0].at, color="0.3", lw=0.8, ls=(0, (6, 3)))
+        axes.axhline(1 / profiles[0].symbols, color="0.3", lw=0.8, ls=":")
+        axes.text(0, 1 / profiles[0].symbols + 0.01, "chance", fontsize="small", color="0.3")
+        axes.set(xlabel="delay (symbols)", ylabel="recall", ylim=(0, 1.03))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1))
+        return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG text, the same for the same figure."""
+    with matplotlib.rc_context(_STYLE):
         return _svg(figure)

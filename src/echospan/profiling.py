@@ -11,7 +11,6 @@ far enough.
 """
 
 import copy
-import inspect
 import json
 import math
 import platform
@@ -28,9 +27,9 @@ from torch.nn import functional as F
 from echospan import __version__
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
-from echospan.cores import CORES, Core, as_core, batch_dim, make_core, tensors
+from echospan.cores import as_core, batch_dim, make_core, tensors
 from echospan.errors import SettingError
-from echospan.evaluation import SpanEvaluation, evaluate_span, length_recall, wilson
+from echospan.evaluation import evaluate_span, length_recall, wilson
 from echospan.model import EchoModel
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.streaming import Stream
@@ -129,7 +128,7 @@ class Profile:
     threads: int
 
     def _middle(self, name: str) -> int:
-        return statistics.median_low(getattr(s, name) for s in self.seeds)
+        return int(statistics.median_low(getattr(s, name) for s in self.seeds))
 
     @property
     def span(self) -> int:
@@ -245,7 +244,8 @@ class Profile:
             "core": self.name,
             "parameters": f"{self.parameters:,}",
             "state": f"{self.state:,}",
-            "span": f"{self.span}" + (f" ({low}–{high})" if (low, high) != (self.span,) * 2 else ""),
+            "span": f"{self.span}"
+            + (f" ({low}–{high})" if (low, high) != (self.span,) * 2 else ""),
             "reads": str(self.reads),
             "stores": str(self.stores),
             "bits": f"{self.recalled_bits:.1f} of {self.bits_asked:.0f}",
@@ -535,9 +535,7 @@ def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor
         if look:
             outputs.append(y[:, -1].clone())
             answers.append(targets[:, -1].clone())
-            parts = [
-                t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)
-            ]
+            parts = [t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)]
             wide = sum(p.shape[1] for p in parts) > WIDEST_STATE
             states.append(torch.cat(parts, 1) if parts and not wide else y.new_zeros(rows, 0))
     return torch.cat(outputs).float(), torch.cat(states), torch.cat(answers)
@@ -546,14 +544,16 @@ def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor
 class _Probe(nn.Module):
     """Linear read-outs and, beside them, an MLP that begins by adding nothing."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, model: EchoModel, y: Tensor, state: Tensor | None) -> None:
         super().__init__()
         self.linear = copy.deepcopy(model.readouts)
         self.mlp: nn.Sequential | None = None
         if state is not None:
             seen = torch.cat([y, state], 1)
-            self.register_buffer("mean", seen.mean(0))
-            self.register_buffer("scale", 1 / seen.std(0).clamp(min=1e-6))
+            self.mean, self.scale = seen.mean(0), 1 / seen.std(0).clamp(min=1e-6)
             last = nn.Linear(256, self.linear.out_features)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from echospan.cores.conv import causal_conv
+
 
 class _SelectiveScan(torch.autograd.Function):
     """`h_t = exp(Δ_t A) ⊙ h_{t−1} + B_t (Δ_t u_t)`, time first, one step's numbers in the cache.
@@ -125,20 +127,15 @@ class Mamba(nn.Module):
         self, x: Tensor, state: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """`x (batch, time, input_size)` to `y (batch, time, hidden_size)` and the last state."""
-        u, z = self.project_in(x.transpose(0, 1)).chunk(2, -1)  # (time, batch, inner)
-        time, batch, inner = u.shape
+        u, z = self.project_in(x).chunk(2, -1)  # (batch, time, inner)
         if state is None:
-            past = u.new_zeros(self.width - 1, batch, inner)
-            h = u.new_zeros(batch, self.states, inner)
+            past, h = None, u.new_zeros(len(x), self.states, self.inner)
         else:
-            past, h = state["past"].transpose(0, 1), state["h"]
-        read = torch.cat([past, u])
-        u = self.offset.expand_as(u)
-        for k, weight in enumerate(self.kernel):
-            u = torch.addcmul(u, read[k : k + time], weight)
-        u = F.silu(u)
+            past, h = state["past"], state["h"]
+        u, past = causal_conv(u, self.kernel.T, self.offset, past)
+        u = F.silu(u.transpose(0, 1).contiguous())  # (time, batch, inner)
         step, b, c = self.project_x(u).split([self.rank, self.states, self.states], -1)
         delta = F.softplus(self.project_step(step))
         y, h = _SelectiveScan.apply(delta, delta * u, -self.log_decay.exp(), b, c, h)  # type: ignore[no-untyped-call]
-        y = self.project_out(torch.addcmul(y, self.skip, u) * F.silu(z))
-        return y.transpose(0, 1), {"h": h, "past": read[time:].transpose(0, 1)}
+        y = torch.addcmul(y, self.skip, u).transpose(0, 1) * F.silu(z)
+        return self.project_out(y), {"h": h, "past": past}

@@ -1,5 +1,7 @@
 """Every recurrence as a plain loop: the definition that the fast paths are tested against."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -125,19 +127,6 @@ def s4d(
     return torch.stack(outputs, 1), x
 
 
-def causal_convolution(x: Tensor, past: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
-    """A filter for each feature: `y_t = offset + Σ_k kernel_k ⊙ x_{t − width + 1 + k}`.
-
-    `x (batch, time, features)`, `past (batch, width − 1, features)` read just before it, `kernel
-    (width, features)`. Returns `(batch, time, features)`.
-    """
-    read = torch.cat([past, x], 1)
-    outputs = []
-    for t in range(x.shape[1]):
-        outputs.append(offset + (read[:, t : t + len(kernel)] * kernel).sum(1))
-    return torch.stack(outputs, 1)
-
-
 def selective_scan(
     u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, h: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -170,3 +159,218 @@ def lmu(u: Tensor, m: Tensor, a_bar: Tensor, b_bar: Tensor) -> tuple[Tensor, Ten
         m = a_bar @ m + b_bar[:, None] * u_t[:, None]
         outputs.append(m)
     return torch.stack(outputs, 1), m
+
+
+def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+    """Causal depthwise convolution: each channel's own last k inputs, weighted.
+
+        y_t = b + Σ_i w_i ⊙ x_{t−(k−1)+i}        i = 0 … k−1
+
+    `x (batch, time, channels)`, `weight (channels, k)`, `bias (channels,)`,
+    `past (batch, k−1, channels)`, the inputs before `x`. Returns `(batch, time, channels)` and the
+    last k−1 inputs.
+    """
+    last, outputs = list(past.unbind(1)), []
+    for x_t in x.unbind(1):
+        last.append(x_t)
+        outputs.append(bias + sum(w_i * x_i for w_i, x_i in zip(weight.T, last, strict=True)))
+        last.pop(0)
+    return torch.stack(outputs, 1), torch.stack(last, 1) if last else past
+
+
+def rnn(
+    x: Tensor,
+    h: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor,
+    b_hh: Tensor,
+    f: Callable[[Tensor], Tensor] = torch.tanh,
+) -> tuple[Tensor, Tensor]:
+    """Elman's network (Elman 1990): `h = f(W x + b + U h + c)`, f tanh or ReLU.
+
+    `x (batch, time, features)`, `h (batch, hidden)`, `w_ih (hidden, features)`,
+    `w_hh (hidden, hidden)`, biases `(hidden,)`. Returns `(batch, time, hidden)` and the last.
+    """
+    outputs = []
+    for x_t in x.unbind(1):
+        h = f(x_t @ w_ih.T + b_ih + h @ w_hh.T + b_hh)
+        outputs.append(h)
+    return torch.stack(outputs, 1), h
+
+
+def lstm(
+    x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+
+        i, f, o = σ(W x + b + U h + c)      input, forget and output gate, each with its W, b, U, c
+        g = tanh(W_g x + b_g + U_g h + c_g)
+        c = f ⊙ c + i ⊙ g                   the cell
+        h = o ⊙ tanh(c)
+
+    `x (batch, time, features)`, `h` and cell `c (batch, hidden)`, `w_ih (4·hidden, features)`,
+    `w_hh (4·hidden, hidden)`, biases `(4·hidden,)`; stacked in the order i, f, g, o. Returns
+    `(batch, time, hidden)`, the last h and the last cell.
+    """
+    outputs = []
+    for x_t in x.unbind(1):
+        i, f, g, o = (x_t @ w_ih.T + b_ih + h @ w_hh.T + b_hh).chunk(4, -1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        outputs.append(h)
+    return torch.stack(outputs, 1), h, c
+
+
+def reservoir(x: Tensor, h: Tensor, w_in: Tensor, w: Tensor, leak: float) -> tuple[Tensor, Tensor]:
+    """Echo state network with leaky units (Jaeger 2001; Jaeger et al. 2007), W and W_in fixed.
+
+        h = (1 − a) h + a tanh(W h + W_in x)
+
+    `x (batch, time, features)`, `h (batch, hidden)`, `w_in (hidden, features)`,
+    `w (hidden, hidden)`. Returns `(batch, time, hidden)` and the last `(batch, hidden)`.
+    """
+    outputs = []
+    for x_t in x.unbind(1):
+        h = (1 - leak) * h + leak * torch.tanh(h @ w.T + x_t @ w_in.T)
+        outputs.append(h)
+    return torch.stack(outputs, 1), h
+
+
+def delay_line(x: Tensor, past: Tensor, hidden: int) -> tuple[Tensor, Tensor]:
+    """The last W inputs side by side, the newest first, then zeros: `y = [x_t, …, x_{t−W+1}, 0]`.
+
+    `x (batch, time, features)`, `past (batch, W−1, features)`, the inputs before `x`. Returns
+    `(batch, time, hidden)` and the last W − 1 inputs.
+    """
+    last, outputs = list(past.unbind(1)), []
+    for x_t in x.unbind(1):
+        last.append(x_t)
+        y = torch.cat(last[::-1], -1)
+        outputs.append(torch.cat([y, y.new_zeros(len(y), hidden - y.shape[1])], -1))
+        last.pop(0)
+    return torch.stack(outputs, 1), torch.stack(last, 1) if last else past
+
+
+def dilated_conv(
+    x: Tensor, past: Tensor, weight: Tensor, bias: Tensor, dilation: int
+) -> tuple[Tensor, Tensor]:
+    """Dilated causal convolution over all channels (Bai et al. 2018, arXiv:1803.01271).
+
+        y_t = b + Σ_i W_i x_{t−(k−1−i)·dilation}        i = 0 … k−1
+
+    `x (batch, time, inputs)`, `past (batch, (k−1)·dilation, inputs)`,
+    `weight (outputs, k, inputs)`, `bias (outputs,)`. Returns `(batch, time, outputs)` and the
+    last (k−1)·dilation inputs.
+    """
+    last, outputs = list(past.unbind(1)), []
+    for x_t in x.unbind(1):
+        last.append(x_t)
+        outputs.append(
+            bias
+            + sum(x_i @ w_i.T for w_i, x_i in zip(weight.unbind(1), last[::dilation], strict=True))
+        )
+        last.pop(0)
+    return torch.stack(outputs, 1), torch.stack(last, 1)
+
+
+def tcn(
+    x: Tensor,
+    past: Sequence[Tensor],
+    widen: tuple[Tensor, Tensor],
+    convs: Sequence[tuple[Tensor, Tensor]],
+) -> tuple[Tensor, list[Tensor]]:
+    """Temporal convolutional network (Bai et al. 2018), without weight norm and dropout.
+
+        block n:  x ← ReLU(x + ReLU(conv(ReLU(conv(x)))))        dilation 2ⁿ, n = 0, 1, …
+
+    and in block 0 the x that is added is W x + b, `widen`. `convs`: weight and bias of each
+    `dilated_conv`, two a block; `past` and what is returned beside y: their left contexts.
+    """
+    contexts = []
+    for n in range(len(convs) // 2):
+        inner = x
+        for (weight, bias), before in list(zip(convs, past, strict=True))[2 * n : 2 * n + 2]:
+            inner, context = dilated_conv(inner, before, weight, bias, 2**n)
+            inner = torch.relu(inner)
+            contexts.append(context)
+        x = torch.relu((x @ widen[0].T + widen[1] if n == 0 else x) + inner)
+    return x, contexts
+
+
+def turn(x: Tensor, angles: Tensor) -> Tensor:
+    """Each pair (x_i, x_{i+n/2}) turned by its angle in the plane (Su et al. 2021)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    past: Sequence[tuple[Tensor, Tensor]],
+    angles: Tensor,
+    window: int,
+) -> Tensor:
+    """Causal softmax attention over the last `window` steps (Vaswani et al. 2017).
+
+        y_t = Σ_d p_d v_{t−d}        p = softmax over d of q_t · turn(k_{t−d}, −d·angles) / √size
+
+    with rotary positions (Su et al. 2021, arXiv:2104.09864). `q, k, v (batch, time, heads, size)`;
+    `past`: key and value `(batch, heads, size)` of each step before. Returns the shape of q.
+    """
+    seen, outputs = list(past), []
+    for q_t, k_t, v_t in zip(q.unbind(1), k.unbind(1), v.unbind(1), strict=True):
+        seen = [*seen, (k_t, v_t)][-window:]
+        scores = torch.stack(
+            [(q_t * turn(key, -d * angles)).sum(-1) for d, (key, _) in enumerate(reversed(seen))],
+            -1,
+        )
+        p = torch.softmax(scores / q.shape[-1] ** 0.5, -1)
+        values = torch.stack([value for _, value in reversed(seen)], -2)
+        outputs.append((p.unsqueeze(-2) @ values).squeeze(-2))
+    return torch.stack(outputs, 1)
+
+
+def linear_attention(
+    q: Tensor, k: Tensor, v: Tensor, s: Tensor, z: Tensor, keep: Tensor, angles: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Linear attention (Katharopoulos et al. 2020, arXiv:2006.16236) that turns and forgets.
+
+        S ← γ turn(S) + φ(k) vᵀ
+        z ← γ z + φ(k)                       φ = elu + 1
+        y = Sᵀ φ(q) / (zᵀ φ(q) + 10⁻⁶)
+
+    `q, k (batch, time, heads, key)`, `v (batch, time, heads, size)`, `s (batch, heads, key, size)`,
+    `z (batch, heads, key)`, `keep (heads,)` γ, `angles (key/2,)`. Returns the shape of v, S and z.
+    """
+    q, k = torch.nn.functional.elu(q) + 1, torch.nn.functional.elu(k) + 1
+    outputs = []
+    for q_t, k_t, v_t in zip(q.unbind(1), k.unbind(1), v.unbind(1), strict=True):
+        s = keep[:, None, None] * turn(s.mT, angles).mT + k_t.unsqueeze(-1) * v_t.unsqueeze(-2)
+        z = keep[:, None] * z + k_t
+        y = (q_t.unsqueeze(-2) @ s).squeeze(-2)
+        outputs.append(y / ((q_t * z).sum(-1, keepdim=True) + 1e-6))
+    return torch.stack(outputs, 1), s, z
+
+
+def delta_net(
+    q: Tensor, k: Tensor, v: Tensor, rate: Tensor, s: Tensor, angles: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Delta rule (Schlag et al. 2021, arXiv:2102.11174) on a memory that turns.
+
+        S ← turn(S)
+        S ← S + β k (v − Sᵀ k)ᵀ
+        y = Sᵀ q
+
+    `q, k (batch, time, heads, key)` of norm 1, `v (batch, time, heads, size)`,
+    `rate (batch, time, heads)` β, `s (batch, heads, key, size)`, `angles (key/2,)`. Returns the
+    shape of v, and S.
+    """
+    outputs = []
+    for q_t, k_t, v_t, rate_t in zip(*(a.unbind(1) for a in (q, k, v, rate)), strict=True):
+        s = turn(s.mT, angles).mT
+        held = (k_t.unsqueeze(-2) @ s).squeeze(-2)
+        s = s + k_t.unsqueeze(-1) * (rate_t.unsqueeze(-1) * (v_t - held)).unsqueeze(-2)
+        outputs.append((q_t.unsqueeze(-2) @ s).squeeze(-2))
+    return torch.stack(outputs, 1), s
