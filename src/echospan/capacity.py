@@ -1,0 +1,268 @@
+"""Linear memory capacity of real-valued input (Jaeger 2001, GMD report 152).
+
+Capacity at lag d is the squared correlation of u(t − d) with the best linear read-out of the
+states x(t), u independent noise; the total is over lags 1 and up, at most the number of nodes.
+
+Three things make a number of it that can be trusted.
+
+Solver. Each node is brought to mean 0 and variance 1, one singular value decomposition in float64
+makes the nodes orthonormal, and only directions below a cut-off relative to the largest (rounding,
+chosen from the states' precision alone) are left out. No ridge: the scale of the states is nothing.
+
+Floor. The states come in rows, each with input of its own; the read-out ŷ asked on a row was fitted
+on the others. A squared correlation of n held-out steps is 1/n on average where there is no memory.
+At the best read-out it equals cov(u, ŷ) / var(u), which is linear in ŷ: with ŷ fitted elsewhere its
+expectation is the capacity, and exactly 0 where there is no memory. That is what we report; so it
+may lie a little below 0.
+
+Interval. What one row adds to the error is, to first order, (2 cov(u, ŷ) − var(ŷ) − capacity ·
+var(u)) / var(u): in this form the read-out's own error is of second order, so that rows count as
+independent, and nothing is assumed of the serial correlation within a row. For the total it is
+Student's t over the rows of their sum over lags. For one lag the deviation shrinks with the root of
+the capacity itself, so the interval holds every capacity under which the value is no further off
+than t deviations (the inversion that Wilson made for shares), never below 0 or above 1. Both are
+widened by 4/n a lag for the terms of order 1/n that none of this sees. In 600 repeats the 95 %
+interval held the truth in 94 to 99 % at each lag from 0 to 12 of leaky integrators (a 0.9 and 0.99,
+10 and 20 rows, 4,000 and 20,000 steps).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor, nn
+
+from echospan.errors import SettingError
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Linear memory capacity by lag, and its total."""
+
+    lags: tuple[int, ...]
+    """0 (the input just read), 1, …"""
+    values: tuple[float, ...]
+    """Capacity at each lag, the floor taken off; 1 is perfect, about 0 is nothing."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    total: float
+    """Sum over the lags from 1 up, as Jaeger defines it; with `values[0]` it is at most `rank`."""
+    total_low: float
+    total_high: float
+    steps: int
+    """Steps that were predicted, each by a read-out that had not seen its row."""
+    rank: int
+    """Directions in which the states moved by more than rounding."""
+    settings: dict[str, Any]
+    """What repeats the figures: rows, warm-up, confidence and, where we drew the input, its law."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def memory_capacity(
+    core: Callable[[Tensor], Any],
+    max_lag: int = 50,
+    *,
+    steps: int = 20_000,
+    rows: int = 20,
+    warm_up: int | None = None,
+    amplitude: float = 0.8,
+    confidence: float = 0.95,
+    seed: int = 1,
+) -> Capacity:
+    """Capacity of a core that reads one number a step: `core(x (batch, time, 1)) -> (y, state)`.
+
+    The input is uniform in ±`amplitude` (0.8 as in reservoirpy; for a nonlinear core it matters),
+    in `rows` independent sequences from the empty state, whose first `warm_up` steps (default:
+    twice the longest lag and 100 more) do not count; `steps` are those that do, in all rows.
+    """
+    width = getattr(core, "input_size", 1)
+    if width != 1:
+        raise SettingError(
+            f"a core that reads {width} numbers a step has no single input to remember",
+            "build it with an input of width 1",
+        )
+    if amplitude <= 0:
+        raise SettingError(f"an input of amplitude {amplitude} says nothing", "use more than 0")
+    warm_up = max(2 * max_lag + 100 if warm_up is None else warm_up, max_lag)
+    _check(max_lag, rows, confidence)
+    time = warm_up + math.ceil(steps / rows)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.rand(rows, time, generator=generator, dtype=torch.double)
+    inputs = (2 * inputs - 1) * amplitude
+    weight = _first_weight(core)
+    x = inputs.unsqueeze(-1).to(weight.device, weight.dtype.to_real())
+    if isinstance(core, nn.Module):
+        was_training = core.training
+        y, _ = core.eval()(x)
+        core.train(was_training)
+    else:
+        y, _ = core(x)
+    if y.shape[:2] != x.shape[:2] or y.dim() != 3:
+        raise SettingError(
+            f"the core returned {tuple(y.shape)} for an input of {tuple(x.shape)}",
+            "return (batch, time, hidden) and the state",
+        )
+    law = {"amplitude": amplitude, "seed": seed, "warm_up": warm_up}
+    # The core may have rounded its input: what it read is what it can remember.
+    return _measure(x.squeeze(-1).double().cpu(), y, max_lag, warm_up, confidence, law)
+
+
+def capacity_of_states(
+    inputs: Any,
+    states: Any,
+    max_lag: int = 50,
+    *,
+    rows: int = 20,
+    warm_up: int = 100,
+    confidence: float = 0.95,
+) -> Capacity:
+    """Capacity from `states (time, nodes)` recorded under `inputs (time,)`, of any system.
+
+    After `warm_up` steps the record is cut into `rows` pieces of one length; each gives up its
+    first `max_lag` steps, so that no held-out answer was read in a piece that was fitted. Records
+    that are apart already go in as `inputs (rows, time)` and `states (rows, time, nodes)`.
+    """
+    u, x = torch.as_tensor(inputs).double(), torch.as_tensor(states)
+    if x.dim() != u.dim() + 1 or x.shape[:-1] != u.shape or u.dim() not in (1, 2):
+        raise SettingError(
+            f"inputs {tuple(u.shape)} and states {tuple(x.shape)} do not belong together",
+            "give (time,) and (time, nodes), or both with rows in front",
+        )
+    if u.dim() == 1:
+        _check(max_lag, rows, confidence)
+        length = (len(u) - warm_up) // rows
+        if length <= max_lag:
+            raise SettingError(
+                f"{len(u)} steps do not make {rows} pieces longer than the lag {max_lag}",
+                f"record at least {warm_up + rows * (max_lag + 100)}",
+            )
+        u = u[warm_up : warm_up + rows * length].reshape(rows, length)
+        x = x[warm_up : warm_up + rows * length].reshape(rows, length, -1)
+        return _measure(u, x, max_lag, max_lag, confidence, {"warm_up": warm_up})
+    skip = max(max_lag, warm_up)
+    return _measure(u, x, max_lag, skip, confidence, {"warm_up": skip})
+
+
+def _check(max_lag: int, rows: int, confidence: float) -> None:
+    if max_lag < 1:
+        raise SettingError(f"max lag {max_lag} leaves nothing to remember", "use 1 or more")
+    if rows < 3:
+        raise SettingError(f"{rows} rows tell no interval", "use 3 or more; 20 are usual")
+    if not 0 < confidence < 1:
+        raise SettingError(f"confidence {confidence} is not a probability", "use 0.95, say")
+
+
+def _first_weight(core: object) -> Tensor:
+    """A tensor with the device and precision that the core computes in."""
+    if isinstance(core, nn.Module):
+        for weight in (*core.parameters(), *core.buffers()):
+            if weight.is_floating_point() or weight.is_complex():
+                return weight
+    return torch.empty(0, dtype=torch.double)
+
+
+def _measure(
+    u: Tensor, x: Tensor, max_lag: int, skip: int, confidence: float, law: dict[str, Any]
+) -> Capacity:
+    """Inputs `(rows, time)` and states `(rows, time, nodes)`, the first `skip` steps uncounted."""
+    _check(max_lag, len(u), confidence)
+    rows, length, lags = len(u), max(0, u.shape[1] - skip), max_lag + 1
+    basis = _orthonormal(x[:, skip:].cpu())  # (rows, length, rank + 1)
+    rank = basis.shape[-1] - 1
+    if (rows - 1) * length < 2 * rank + 2:
+        raise SettingError(
+            f"{rows * length} counted steps do not fit {rank} directions of the states",
+            f"record at least {10 * max(rank, rows)} after warm-up and lags",
+        )
+    # (rows, length, lags): u(t − d)
+    past = u[:, skip - max_lag :].unfold(1, lags, 1).flip(-1)
+    if not (past.isfinite().all() and past.std() > 0):
+        raise SettingError("the input does not vary, or is not finite", "drive it with noise")
+    past = past - past.mean()
+    # Nearly the identity on the other rows, hence safe to solve by its normal equations.
+    gram, cross = basis.mT @ basis, basis.mT @ past
+    gram, cross = gram.sum(0) - gram, cross.sum(0) - cross  # all rows but this one
+    readout = torch.linalg.pinv(gram, rtol=1e-9, hermitian=True) @ cross  # (rows, rank + 1, lags)
+    mean = (past.sum((0, 1)) - past.sum(1, keepdim=True)) / ((rows - 1) * length)
+    said, asked = basis @ readout - mean, past - mean
+    cov, var = (asked * said).mean(1), (asked**2).mean(1)  # (rows, lags)
+    values = cov.mean(0) / var.mean(0)
+    parts = (2 * cov - (said**2).mean(1) - values * var) / var.mean(0)
+    unseen = 4 / (rows * length)
+    t = float(student.ppf(0.5 + confidence / 2, rows - 1))
+    # s: variance of the correlation itself. The estimate's is 4·c·s + 2·rank·s² where c is true.
+    size = (said**2).mean((0, 1)) / var.mean(0)
+    s = parts.var(0) / (4 * rows * size.clamp(min=torch.finfo(torch.double).tiny))
+    centre = values + 2 * t * t * s
+    half = (centre**2 - values**2 + 2 * rank * (t * s) ** 2).clamp(min=0).sqrt() + unseen
+    total = float(values[1:].sum())
+    half_total = t * float(parts[:, 1:].sum(1).std()) / math.sqrt(rows) + max_lag * unseen
+    return Capacity(
+        lags=tuple(range(lags)),
+        values=tuple(values.tolist()),
+        low=tuple((centre - half).clamp(0, 1).tolist()),
+        high=tuple((centre + half).clamp(0, 1).tolist()),
+        total=total,
+        total_low=max(0.0, total - half_total),
+        total_high=max(0.0, total + half_total),
+        steps=rows * length,
+        rank=rank,
+        settings={"rows": rows, "confidence": confidence, **law},
+    )
+
+
+def _orthonormal(states: Tensor) -> Tensor:
+    """What `states (rows, length, nodes)` span, orthonormal over all steps, and a constant.
+
+    `(rows, length, rank + 1)`, float64. It sees no target; it changes the coordinates alone.
+    """
+    rows, length, nodes = states.shape
+    precision = torch.finfo(states.dtype).eps if states.is_floating_point() else 0.0
+    x = states.double().reshape(rows * length, nodes)
+    if not x.isfinite().all():
+        raise SettingError(
+            "the states hold nan or infinity", "check that the core is stable on long input"
+        )
+    if len(x) == 0:
+        return x.new_zeros(rows, length, nodes + 1)
+    top = x.abs().amax(0)
+    x = x / torch.where(top > 0, top, 1)  # so that no square under- or overflows
+    x = x - x.mean(0)
+    deviation = x.square().mean(0).sqrt()
+    resolution = max(precision, 10 * nodes * torch.finfo(torch.double).eps)
+    x = x[:, deviation > resolution] / deviation[deviation > resolution]
+    u, s, _ = torch.linalg.svd(x, full_matrices=False)
+    kept = u[:, s > resolution * s.max()] if len(s) else u
+    constant = kept.new_full((len(kept), 1), 1 / math.sqrt(len(kept)))
+    return torch.cat([kept, constant], 1).view(rows, length, -1)
+
+
+def controllability_rank(a: Any, b: Any) -> int:
+    """Rank of [b, ab, a²b, …]: the most that x ← a x + b u can remember (arXiv:2305.01457).
+
+    `a (nodes, nodes)`, `b (nodes,)` or `(nodes, inputs)`. The powers of `a` collapse on a few
+    directions long before the rank is reached, so the space they span is grown one orthonormal
+    direction at a time (Arnoldi) until `a` leads no further.
+    """
+    a = torch.as_tensor(a).double()
+    b = torch.as_tensor(b).double().reshape(len(a), -1)
+    resolution = 10 * len(a) * torch.finfo(torch.double).eps
+    basis = a.new_zeros(len(a), 0)
+    waiting = [(column, b.norm(dim=0).max()) for column in b.unbind(1)]
+    scale = torch.linalg.matrix_norm(a, 2)
+    while waiting and basis.shape[1] < len(a):
+        v, size = waiting.pop(0)
+        for _ in range(2):  # once leaves rounding behind
+            v = v - basis @ (basis.T @ v)
+        if v.norm() > resolution * size:
+            v = v / v.norm()
+            basis = torch.cat([basis, v[:, None]], 1)
+            waiting.append((a @ v, scale))
+    return int(basis.shape[1])
