@@ -74,7 +74,10 @@ def profile_plot(profiles: Sequence["Profile"]) -> Figure:
         for i, p in enumerate(profiles):
             delays = range(p.max_delay + 1)
             low, high = zip(*p.band, strict=True)
-            style = {"color": _COLOURS[i % len(_COLOURS)], "ls": _LINES[i // len(_COLOURS) % 4]}
+            style: Any = {
+                "color": _COLOURS[i % len(_COLOURS)],
+                "ls": _LINES[i // len(_COLOURS) % 4],
+            }
             axes.fill_between(delays, low, high, alpha=0.15, color=style["color"], lw=0)
             axes.plot(delays, p.recall, label=f"{p.name} (span {p.span})", **style)
         axes.axhline(profiles[0].at, color="0.3", lw=0.8, ls=(0, (6, 3)))
