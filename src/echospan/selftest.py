@@ -189,7 +189,7 @@ class Forgetful(KnownModel):
     """
 
     def __init__(self, recalls: Iterable[float], seed: int, **sizes: Any) -> None:
-        chances = torch.tensor(list(recalls))
+        chances = torch.tensor(list(recalls), dtype=torch.double)
         super().__init__(len(chances) - 1, len(chances) - 1, **sizes)
         self.recalls = chances
         self.generator = torch.Generator().manual_seed(seed)
@@ -364,7 +364,7 @@ def _capacities(seed: int) -> Iterator[KnownAnswer]:
 def _by_lag(name: str, core: LinearCore, lags: list[float], seed: int) -> Iterator[KnownAnswer]:
     c = memory_capacity(core, len(lags) - 1, steps=100_000, confidence=_SURE, seed=seed)
     each = [
-        (known, value, high - value if known > value else value - low)
+        (known, value, max(high - value, value - low))  # one end may be cut off at 0 or 1
         for known, value, low, high in zip(lags, c.values, c.low, c.high, strict=True)
     ]
     yield _worst(f"{name}: capacity by lag", "its closed form", each)
@@ -372,7 +372,7 @@ def _by_lag(name: str, core: LinearCore, lags: list[float], seed: int) -> Iterat
 
 
 def _total(name: str, fact: str, known: float, c: Capacity) -> KnownAnswer:
-    allowed = c.total_high - c.total if known > c.total else c.total - c.total_low
+    allowed = max(c.total_high - c.total, c.total - c.total_low)
     return KnownAnswer(f"{name}: capacity", fact, known, c.total, allowed)
 
 
