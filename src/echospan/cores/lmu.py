@@ -78,7 +78,8 @@ class LMU(nn.Module):
                 "use an order that divides the units",
             )
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.order, self.theta = order, theta or 2 / math.pi * order
+        self.order = order
+        self.theta = 2 / math.pi * order if theta is None else theta
         self.weight = nn.Parameter(torch.randn(hidden_size // order, input_size))
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
