@@ -4,6 +4,7 @@ Voelker, Kajić and Eliasmith, "Legendre Memory Units", NeurIPS 2019; without th
 non-linearity, and so parallel in time, as in Chilkuri and Eliasmith 2021, arXiv:2102.11417.
 """
 
+import math
 from functools import lru_cache
 
 import torch
@@ -53,8 +54,9 @@ class LMU(nn.Module):
 
     `order` Legendre coefficients hold each channel's last `theta` steps; the output is the
     memories themselves, `hidden_size / order` channels of them. Where left out, `order` is the
-    largest divisor of `hidden_size` up to a quarter of it, and `theta` is `order`: a coefficient a
-    step, for symbols have no smoothness to spare. The state is `(batch, order, channels)`.
+    largest divisor of `hidden_size` up to a quarter of it and `theta` is 2/π times `order`: what a
+    polynomial of that degree can tell apart in the middle of the window, where its roots are
+    sparsest. With `theta` at `order` the far delays blur. The state is `(batch, order, channels)`.
     """
 
     batch_dim = 0
@@ -76,7 +78,8 @@ class LMU(nn.Module):
                 "use an order that divides the units",
             )
         self.input_size, self.hidden_size = input_size, hidden_size
-        self.order, self.theta = order, float(order if theta is None else theta)
+        self.order = order
+        self.theta = 2 / math.pi * order if theta is None else theta
         self.weight = nn.Parameter(torch.randn(hidden_size // order, input_size))
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
