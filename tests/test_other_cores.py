@@ -95,6 +95,16 @@ def test_the_lstm_is_its_plain_loop(batch, time, hidden):
     assert_same((y, h_last[0], c_last[0]), plain, [x, h, c, *weights])
 
 
+def test_the_lstm_is_its_plain_loop_in_single_precision_too():
+    core, x, h = LSTM(7, 64), torch.randn(3, 17, 7), torch.randn(2, 3, 64)
+    weights = list(core.parameters())
+    results = []
+    for y, *_ in (core(x, (h[:1], h[1:])), reference.lstm(x, *h, *weights)):
+        results.append([y, *torch.autograd.grad((y**2).sum(), weights)])
+    for a, b in zip(*results, strict=True):  # PyTorch takes another road here: oneDNN's
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("window", [1, 2, 9])
 @pytest.mark.parametrize(("batch", "time", "features"), SIZES)
 def test_the_delay_line_is_its_plain_loop(batch, time, features, window):

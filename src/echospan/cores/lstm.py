@@ -11,9 +11,9 @@ class LSTM(nn.LSTM):
     """`torch.nn.LSTM`, batch first, its gates set at first so that what is read moves on.
 
     With input and output gates open and the forget gate closed it begins as a tanh network with an
-    orthogonal recurrence, which hands everything on. (The usual start, a forget gate open to the
-    past, keeps a cell's content in place, where all delays look the same: it learnt delay 16 many
-    times slower.)
+    orthogonal recurrence, which hands everything on. A forget gate open to the past, the usual
+    start, keeps a cell's content in place, where all delays look the same: after ten seconds
+    (128 units, one seed) recall at delay 16 was 0.37 with it and 0.99 with this.
     """
 
     batch_dim = 1

@@ -53,7 +53,7 @@ class Reservoir(nn.Module):
     """`h_t = (1−a) h_{t−1} + a tanh(W h_{t−1} + W_in x_t)`, all weights buffers; the output is h.
 
     W is a random orthogonal matrix times `spectral_radius`, so every eigenvalue has that modulus
-    (White et al. 2004: of random matrices these keep the most); the inputs' weights are normal with
+    (White et al. 2004 study the memory of such networks); the inputs' weights are normal with
     standard deviation `input_scale`; `leak` is a. State `(batch, hidden)`.
     """
 
