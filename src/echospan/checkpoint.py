@@ -105,6 +105,24 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """A single file, whole or not at all; RunError where the disk refuses."""
+    made: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".echospan-")
+        os.close(handle)
+        made = Path(name)
+        _write(made, data)
+        made.chmod(0o644)
+        made.replace(path)
+    except OSError as e:
+        if made is not None:
+            made.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} could not be written ({e.strerror})", "make room or name another place"
+        ) from None
+
+
 def load(folder: str | Path) -> EchoModel:
     """The model of a run folder, in `eval()`, on the CPU.
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import difflib
 import functools
+import importlib
 import json
 import operator
 import os
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import tyro
 
-from echospan.alphabet import BLANK_MARK
+from echospan.alphabet import BLANK_MARK, NAMED
 from echospan.errors import EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES, ModelConfig, Recipe, TrainingConfig
 
@@ -77,12 +79,89 @@ class Echo:
     """Characters that are no symbols: fail, skip them, or keep them in the answer unechoed."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Train layers and say what each remembers, how sure that is, and what it costs."""
+
+    layers: tyro.conf.Positional[tuple[str, ...]]
+    """Names of our cores, or package.module:factory of yours (a class will do)."""
+    max_delay: int = 16
+    """The longest delay that is asked."""
+    seconds: float = 45.0
+    """All of a layer's time, for each seed: training, probes and evaluation share it."""
+    symbols: int | None = None
+    """Symbols of training instead of seconds: the same work, and figures, everywhere."""
+    hidden: int = 128
+    """Units of each layer, where it lets itself be told."""
+    parameters: int | None = None
+    """Numbers trained in each layer, within 2 %, instead of --hidden: a fair race."""
+    state: int | None = None
+    """Numbers carried from step to step, within 2 %, instead of --hidden: a fair race."""
+    features: int | None = None
+    """Width of a layer's input, where it does not say."""
+    seeds: tuple[int, ...] = (0,)
+    """Each is trained and measured anew."""
+    learning_rates: tuple[float, ...] | None = None
+    """Adam's rates to try a short while each; the best goes on with the rest of the budget."""
+    alphabet: str = NAMED["letters"]
+    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    at: float = 0.99
+    """The recall that a span asks for."""
+    out: Path = Path("profile.svg")
+    """The figure (.svg, .png or .pdf); the profiles go beside it as .json."""
+    overwrite: bool = False
+    """Replace the files that are there."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """Check what every core promises, a line a check."""
+
+    layers: tyro.conf.Positional[tuple[str, ...]]
+    """Names of our cores, or package.module:factory of yours (a class will do)."""
+    features: int | None = None
+    """Width of a layer's input, where it does not say."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfTest:
+    """Measure the instrument on things whose memory is known exactly."""
+
+    seed: int = 0
+    """Decides the random streams."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+Command = Train | Evaluate | Echo | Profile | Check | SelfTest
+
+COMMANDS: dict[str, type[Command]] = {
+    "evaluate": Evaluate,
+    "echo": Echo,
+    "profile": Profile,
+    "check": Check,
+    "selftest": SelfTest,
+}
+"""Those whose flags have one set of defaults; train has one for each recipe."""
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Run one command; exits 0, 1, 2 or 130 as the documentation says."""
-    args = sys.argv[1:] if argv is None else argv
+    """Run one command; exits 0, 1, 2 or 130 as the documentation says.
+
+    `--debug`, anywhere, shows the traceback of what was refused.
+    """
+    args = sys.argv[1:] if argv is None else list(argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
     try:
         sys.exit(_run(_parse(args)))
     except EchospanError as e:
+        if debug:
+            raise
         print(f"echospan: {e}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
@@ -93,7 +172,40 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _parse(args: list[str]) -> Train | Evaluate | Echo:
+def _parse(args: list[str]) -> Command:
+    if args[:1] == ["train"]:
+        return _parse_train(args[1:])
+    if args and args[0] in COMMANDS:
+        parsed: Command = tyro.cli(COMMANDS[args[0]], prog=f"echospan {args[0]}", args=args[1:])
+        return parsed
+    names = ("train", *COMMANDS)
+    told = {
+        f"train {{{','.join(RECIPES)}}}": Train,
+        "evaluate RUN …": Evaluate,
+        "echo RUN [TEXT]": Echo,
+        "profile LAYER …": Profile,
+        "check LAYER …": Check,
+        "selftest": SelfTest,
+    }
+    usage = (
+        f"usage: echospan {{{','.join(names)}}} …\n\n"
+        + "".join(f"  {shape:28}{command.__doc__}\n" for shape, command in told.items())
+        + "\nechospan COMMAND --help lists the settings of a command."
+    )
+    if args and args[0] in ("-h", "--help"):
+        print(usage)
+        sys.exit(0)
+    print(usage, file=sys.stderr)
+    if args:
+        near = difflib.get_close_matches(args[0], names, 1)
+        raise SettingError(
+            f"there is no command {args[0]!r}",
+            (f"did you mean {near[0]}? " if near else "") + f"use one of {', '.join(names)}",
+        )
+    sys.exit(2)
+
+
+def _parse_train(args: list[str]) -> Train:
     trains: list[Any] = []
     by_input = "--conditioning=input" in args or ("--conditioning", "input") in pairwise(args)
     for name, recipe in RECIPES.items():
@@ -102,37 +214,221 @@ def _parse(args: list[str]) -> Train | Evaluate | Echo:
         default = Train(model=recipe.model, training=recipe.training, out=Path("runs", name))
         trains.append(Annotated[Train, tyro.conf.subcommand(name, default=default)])
     train: Any = functools.reduce(operator.or_, trains)
-    commands: Any = {"evaluate": Evaluate, "echo": Echo}
-    if args[:1] == ["train"]:
-        flat = (tyro.conf.OmitArgPrefixes,)
-        return cast(Train, tyro.cli(train, prog="echospan train", args=args[1:], config=flat))
-    if args and args[0] in commands:
-        parsed: Evaluate | Echo = tyro.cli(
-            commands[args[0]], prog=f"echospan {args[0]}", args=args[1:]
+    flat = (tyro.conf.OmitArgPrefixes,)
+    return cast(Train, tyro.cli(train, prog="echospan train", args=args, config=flat))
+
+
+def _run(command: Command) -> int:
+    match command:
+        case Train():
+            return _train(command)
+        case Evaluate():
+            return _evaluate(command)
+        case Echo():
+            return _echo(command)
+        case Profile():
+            return _profile(command)
+        case Check():
+            return _check(command)
+        case SelfTest():
+            return _selftest(command)
+
+
+def _found(layer: str) -> Any:
+    """The name of one of our cores, or the object that `package.module:name` names."""
+    from echospan.cores import CORES
+
+    if ":" not in layer:
+        if layer not in CORES:
+            near = difflib.get_close_matches(layer, CORES, 1)
+            raise SettingError(
+                f"there is no core {layer!r}",
+                (f"did you mean {near[0]}? " if near else "")
+                + f"use one of {', '.join(CORES)}, or package.module:factory of your own",
+            )
+        return layer
+    module, _, name = layer.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except ImportError as e:
+        raise SettingError(
+            f"{module} cannot be imported ({e})", "run where it lies, or install it"
+        ) from e
+    except AttributeError:
+        there = sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")
+        near = difflib.get_close_matches(name, there, 1)
+        raise SettingError(
+            f"{module} has no {name}",
+            f"did you mean {near[0]}?" if near else f"it has {', '.join(there[:12]) or 'nothing'}",
+        ) from None
+    except Exception as e:
+        raise SettingError(
+            f"{module} raises {type(e).__name__} when it is imported ({e})", "mend it first"
+        ) from e
+    finally:
+        sys.path.pop(0)
+    return found
+
+
+def _profile(command: Profile) -> int:
+    layers = _named_layers(command.layers)
+    if command.parameters and command.state:
+        raise SettingError(
+            "--parameters and --state both set the size", "give one of them, and --hidden to none"
         )
-        return parsed
-    usage = (
-        "usage: echospan {train,evaluate,echo} …\n\n"
-        f"  train {{{','.join(RECIPES)}}}   {Train.__doc__}\n"
-        f"  evaluate RUN …           {Evaluate.__doc__}\n"
-        f"  echo RUN [TEXT]          {Echo.__doc__}\n\n"
-        "echospan COMMAND --help lists the settings of a command."
+    saved = command.out.with_suffix(".json")
+    if command.out.suffix not in (".svg", ".png", ".pdf"):
+        raise SettingError(f"--out is {command.out}", "end it in .svg, .png or .pdf")
+    for path in (command.out, saved):
+        if path.exists() and not command.overwrite:
+            raise SettingError(f"{path} exists already", "name another with --out, or --overwrite")
+    if not command.out.resolve().parent.is_dir():
+        raise SettingError(f"{command.out.parent} is no folder", "make it, or name another")
+
+    from echospan.checkpoint import write_whole
+    from echospan.plots import picture, profile_plot
+    from echospan.profiling import fit_hidden, profile
+
+    profiles = []
+    with _watching_layers([*layers], command) as on_progress:
+        for name, layer in layers.items():
+            hidden = command.hidden
+            if command.parameters or command.state:
+                hidden = fit_hidden(
+                    layer,
+                    parameters=command.parameters,
+                    state=command.state,
+                    max_delay=command.max_delay,
+                    features=command.features,
+                    alphabet=command.alphabet,
+                )
+            profiles.append(
+                profile(
+                    layer,
+                    command.max_delay,
+                    seconds=command.seconds,
+                    symbols=command.symbols,
+                    hidden=hidden,
+                    features=command.features,
+                    seeds=command.seeds,
+                    learning_rates=command.learning_rates,
+                    alphabet=command.alphabet,
+                    at=command.at,
+                    name=name,
+                    on_progress=on_progress,
+                )
+            )
+    told = "[\n" + ",\n".join(p.to_json() for p in profiles) + "\n]\n"
+    write_whole(saved, told.encode())
+    write_whole(command.out, picture(profile_plot(profiles), command.out.suffix[1:]))
+    if command.json:
+        print(json.dumps({"profiles": json.loads(told), "figure": str(command.out)}))
+        return 0
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in profiles[0].row():
+        table.add_column(heading, justify="left" if heading in ("core", "") else "right")
+    for p in profiles:
+        table.add_row(*p.row().values())
+    console = Console()
+    console.print(table)
+    budget = f"{command.symbols:,} symbols" if command.symbols else f"{command.seconds:g} s"
+    rates = ", ".join(f"{p.seeds[0].learning_rate:g} {p.name}" for p in profiles)
+    console.print(
+        f"span: learnt end to end; reads, stores: found by a linear and an MLP probe; all at "
+        f"{command.at:.0%}\nrecall, delays 0 to {command.max_delay}. bits: recalled, of "
+        f"{profiles[0].bits_asked:.1f}; /state: for each number carried; grad: how far\nthe gradient"
+        " reaches; k/s: thousand symbols a second in training; µs: of one streamed symbol;\nrising: "
+        f"recall had not stopped growing. {budget} for each layer and seed, seeds "
+        f"{' '.join(map(str, command.seeds))}, Adam\nat {rates}. Figure: {command.out}"
     )
-    if args and args[0] in ("-h", "--help"):
-        print(usage)
-        sys.exit(0)
-    print(usage, file=sys.stderr)
-    if args:
-        raise SettingError(f"there is no command {args[0]!r}", "use train, evaluate or echo")
-    sys.exit(2)
+    return 0
 
 
-def _run(command: Train | Evaluate | Echo) -> int:
-    if isinstance(command, Train):
-        return _train(command)
-    if isinstance(command, Evaluate):
-        return _evaluate(command)
-    return _echo(command)
+def _named_layers(layers: tuple[str, ...]) -> dict[str, Any]:
+    if not layers:
+        raise SettingError("no layer is named", "name some, such as gru or mylayers:Mine")
+    return {layer.rpartition(":")[2]: _found(layer) for layer in layers}
+
+
+@contextlib.contextmanager
+def _watching_layers(
+    names: list[str], command: Profile
+) -> Iterator[Callable[[str, "Progress"], None]]:
+    """A bar for each layer on a terminal; in a pipe a line every few seconds of training."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console, shown = Console(stderr=True), dict.fromkeys(names, 0.0)
+
+    def state(p: "Progress") -> str:
+        recall = [d.recall for d in p.evaluation.delays]
+        span = next((d for d, r in enumerate(recall) if r < command.at), len(recall)) - 1
+        return f"mean recall {sum(recall) / len(recall):.1%}, span so far {span}"
+
+    def line(name: str, p: "Progress") -> None:
+        if p.reached or not shown[name] <= p.seconds < shown[name] + 3:
+            shown[name] = p.seconds
+            print(f"{name}: {p.seconds:.1f} s, step {p.step}, {state(p)}", file=sys.stderr)
+
+    if not console.is_terminal:
+        yield line
+        return
+    with Bar(
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        console=console,
+    ) as bar:
+        tasks = {name: bar.add_task(name, total=1.0, told="") for name in names}
+
+        def draw(name: str, p: "Progress") -> None:
+            bar.update(tasks[name], completed=p.used, told=state(p))
+
+        yield draw
+
+
+def _check(command: Check) -> int:
+    from echospan.checks import check
+    from echospan.cores import CORES
+
+    reports = {
+        name: check(CORES[layer] if isinstance(layer, str) else layer, features=command.features)
+        for name, layer in _named_layers(command.layers).items()
+    }
+    good = all(r.ok for results in reports.values() for r in results)
+    if command.json:
+        told = {n: [dataclasses.asdict(r) for r in results] for n, results in reports.items()}
+        print(json.dumps({"ok": good, "layers": told}))
+        return 0 if good else 1
+    for name, results in reports.items():
+        for r in results:
+            said = f"{name}: {'ok  ' if r.ok else 'FAIL'} {r.name.replace('_', ' ')}"
+            print(said + (f": {r.seen}; {r.remedy}" if r.seen else ""))
+    return 0 if good else 1
+
+
+def _selftest(command: SelfTest) -> int:
+    from echospan.selftest import selftest
+
+    result = selftest(command.seed)
+    if command.json:
+        print(json.dumps(result.as_dict()))
+        return 0 if result.passed else 1
+    for a in result.answers:
+        print(
+            f"{'ok  ' if a.passed else 'FAIL'} {a.name}: {a.measured:.6g}, known {a.expected:.6g} "
+            f"± {a.allowed:.2g}"
+        )
+    print(f"{len(result.failed)} of {len(result.answers)} known answers missed")
+    return 0 if result.passed else 1
 
 
 def _measure(

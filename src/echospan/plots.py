@@ -89,7 +89,10 @@ def profile_plot(profiles: Sequence["Profile"]) -> Figure:
         return figure
 
 
-def svg(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure."""
+def picture(figure: Figure, kind: str) -> bytes:
+    """The figure as an svg, png or pdf file, the same bytes for the same figure."""
+    out = io.BytesIO()
+    dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with matplotlib.rc_context(_STYLE):
-        return _svg(figure)
+        figure.savefig(out, format=kind, metadata=dated.get(kind), dpi=150)
+    return out.getvalue()

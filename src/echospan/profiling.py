@@ -28,21 +28,19 @@ from echospan import __version__
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import as_core, batch_dim, make_core, tensors
-from echospan.errors import SettingError
+from echospan.errors import EchospanError, SettingError
 from echospan.evaluation import evaluate_span, length_recall, wilson
 from echospan.model import EchoModel
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
-from echospan.training import Progress, ReadoutLoss, train
+from echospan.training import Progress, ReadoutLoss, TrainingResult, train
 
-RATES = {
-    "gru": 7e-3,
-    "rnn": 3e-3,
-}
-"""Adam's rate for a core by its name; `RATE` for the rest."""
+RATES = {"attention": 3e-3, "tcn": 3e-3, "rnn": 3e-3, "lru": 5e-3, "gru": 7e-3}
+"""Adam's rate for those of our cores that do not take 1e-2 well."""
 
-RATE = 3e-3
+PILOTS = (1e-2, 3e-3, 1e-3)
+"""Rates that a layer of one's own is tried at, each for a short while, where none is given."""
 
 WIDEST_STATE = 4096
 """Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
@@ -242,17 +240,17 @@ class Profile:
         low, high = self.span_interval
         return {
             "core": self.name,
-            "parameters": f"{self.parameters:,}",
+            "params": f"{self.parameters:,}",
             "state": f"{self.state:,}",
             "span": f"{self.span}"
             + (f" ({low}–{high})" if (low, high) != (self.span,) * 2 else ""),
             "reads": str(self.reads),
             "stores": str(self.stores),
-            "bits": f"{self.recalled_bits:.1f} of {self.bits_asked:.0f}",
-            "bits/state": f"{self.recalled_bits / self.state:.2f}" if self.state else "–",
-            "gradient": str(statistics.median_low(s.gradient_horizon for s in self.seeds)),
-            "symbols/s": f"{self.symbols_per_second:,.0f}",
-            "µs/symbol": f"{self.microseconds:.0f}",
+            "bits": f"{self.recalled_bits:.1f}",
+            "/state": f"{self.recalled_bits / self.state:.2f}" if self.state else "–",
+            "grad": str(statistics.median_low(s.gradient_horizon for s in self.seeds)),
+            "k/s": f"{self.symbols_per_second / 1000:,.0f}",
+            "µs": f"{self.microseconds:.0f}",
             "": "rising" if self.rising else "",
         }
 
@@ -338,19 +336,20 @@ def profile(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
             "give what makes it, such as lambda: MyLayer(64)",
         )
-    characters = find_alphabet(alphabet).characters
+    config = ModelConfig(alphabet=alphabet, max_delay=max_delay)
+    characters = config.alphabet
     told = name or (layer if isinstance(layer, str) else _name(layer))
     key = layer if isinstance(layer, str) else ""
-    rates = tuple(learning_rates or (RATES.get(key, RATE),))
+    default = PILOTS if not key else (RATES.get(key, 1e-2),)
+    rates = tuple(learning_rates or default)
     runs, facts = [], {}
     for seed in seeds:
         core = _made(layer, len(characters) + 1, hidden, features, seed)
         facts = _facts(core, max_delay)
-        config = ModelConfig(alphabet=characters, max_delay=max_delay, hidden=core.hidden_size)
         runs.append(
             _one_seed(
                 core,
-                config,
+                replace(config, hidden=core.hidden_size),
                 seed=seed,
                 seconds=seconds,
                 symbols=symbols,
@@ -394,6 +393,14 @@ def _named(told: Callable[[str, Progress], None], name: str) -> Callable[[Progre
 
 def _made(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
     """A fresh core that keeps the promises without which its figures would mean nothing."""
+    core = _built(layer, symbols, hidden, features, seed)
+    if not isinstance(layer, str):
+        for promise in (check_causal, check_rows_independent, check_chunks):
+            promise(lambda *_: copy.deepcopy(core))
+    return core
+
+
+def _built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(layer, str):
@@ -403,10 +410,66 @@ def _made(layer: Layer, symbols: int, hidden: int, features: int | None, seed: i
             if isinstance(layer, nn.Module)
             else build(layer, features or hidden, hidden)
         )
-    core = as_core(module, features)
-    for promise in (check_causal, check_rows_independent, check_chunks):
-        promise(lambda *_: copy.deepcopy(core))
-    return core
+    return as_core(module, features)
+
+
+def fit_hidden(
+    layer: Layer,
+    *,
+    parameters: int | None = None,
+    state: int | None = None,
+    max_delay: int = 16,
+    features: int | None = None,
+    alphabet: str = "letters",
+) -> int:
+    """The `hidden` at which a layer has this many parameters, or numbers of state, within 2 %.
+
+    Raises SettingError where no width comes that near, with the nearest that there is.
+    """
+    wanted = parameters if parameters is not None else state
+    if wanted is None or wanted < 1 or (parameters is not None and state is not None):
+        raise SettingError("no size is asked for", "give parameters or state, one of them, above 0")
+    if isinstance(layer, nn.Module):
+        raise SettingError(
+            f"a {type(layer).__name__} that is made already has its size",
+            "give what makes it, such as lambda hidden: MyLayer(hidden)",
+        )
+    what = "state" if parameters is None else "parameters"
+    symbols = len(find_alphabet(alphabet)) + 1
+    sizes: dict[int, int] = {}
+
+    def size(hidden: int) -> int:
+        """Of the nearest width from `hidden` up that the layer can have."""
+        for width in range(hidden, hidden + 64):
+            if width not in sizes:
+                try:
+                    core = _built(layer, symbols, width, features, 0)
+                    sizes[width] = _facts(core, max_delay)[what]
+                except (EchospanError, ValueError, AssertionError, RuntimeError):
+                    sizes[width] = -1
+            if sizes[width] >= 0:
+                return sizes[width]
+        return 2 * wanted  # no width here: look below
+
+    name = layer if isinstance(layer, str) else _name(layer)
+    if size(16) == 0:
+        raise SettingError(f"{name} has no {what} at any width", "race it by --hidden")
+    low, high = 1, 2
+    while size(high) < wanted and high < 65_536:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < wanted else (low, middle)
+    for hidden in range(max(1, low - 64), high + 1):
+        size(hidden)
+    there = {h: n for h, n in sizes.items() if n > 0}
+    best = min(there, key=lambda h: abs(there[h] - wanted))
+    if abs(there[best] - wanted) > 0.02 * wanted:
+        raise SettingError(
+            f"{name} comes no nearer to {wanted:,} {what} than {there[best]:,} (hidden {best})",
+            "ask for that many, or leave it out of the race",
+        )
+    return best
 
 
 def _window(max_delay: int) -> int:
@@ -444,38 +507,53 @@ def _one_seed(
 ) -> SeedProfile:
     start = time.perf_counter()
     deadline = math.inf if symbols else start + seconds
-    best = None
-    for rate in rates:
-        training = TrainingConfig(
-            # Evaluation, probes and what goes by the way take the rest.
-            seconds=1e9 if symbols else 0.6 * seconds / len(rates),
-            symbols=math.ceil(symbols / len(rates)) if symbols else None,
-            target=0.998,
-            polish=200,
-            batch=batch,
-            # What re-reads its past would read it twice for each window.
-            carry=0.0 if getattr(core, "carries", "") == "its last inputs" else 0.5,
-            learning_rate=rate,
-            fall=0.4,
-            asked_at_once=16 if config.max_delay > 32 else None,
-            seed=seed,
-        )
+    # Evaluation, probes and what goes by the way take the rest.
+    share = 0.6
+    training = TrainingConfig(
+        seconds=1e9 if symbols else share * seconds,
+        symbols=symbols,
+        target=0.998,
+        polish=200,
+        batch=batch,
+        # What re-reads its past would read it twice for each window.
+        carry=0.0 if getattr(core, "carries", "") == "its last inputs" else 0.5,
+        learning_rate=rates[0],
+        fall=0.4,
+        asked_at_once=16 if config.max_delay > 32 else None,
+        seed=seed,
+    )
+
+    def run(training: TrainingConfig) -> TrainingResult:
         recipe = Recipe(model=config, training=training)
         result = train(recipe, on_progress, copy.deepcopy(core))
-        last = result.history[-1].evaluation.recalled_bits if result.history else -1.0
-        if best is None or last > best[0]:
-            best = last, recipe, result
         if result.interrupted:
             raise KeyboardInterrupt
-    assert best is not None
-    _, recipe, result = best
+        return result
+
+    if len(rates) > 1:
+        few: dict[str, Any] = {
+            "seconds": 0.06 * training.seconds,
+            "symbols": math.ceil(0.06 * symbols) if symbols else None,
+            "fall": 0.0,
+        }
+        tried = {
+            rate: _last_bits(run(replace(training, **few, learning_rate=rate))) for rate in rates
+        }
+        left = 1 - 0.06 * len(rates)
+        training = replace(
+            training,
+            seconds=left * training.seconds,
+            symbols=math.ceil(left * symbols) if symbols else None,
+            learning_rate=max(rates, key=tried.__getitem__),
+        )
+    result = run(training)
     model = result.model
     task = EchoTask(len(model.alphabet), model.max_delay)
     now = time.perf_counter()
     # Of what is left a third may go into each of: the trained read-outs, the probes, the rest.
     seen = evaluate_span(model, at, seed=seed + 11, deadline=now + (deadline - now) / 3)
     reads, stores = _probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
-    lengths = length_recall(model, recipe.window, trials=2_000, seed=seed + 17)
+    lengths = length_recall(model, _window(config.max_delay), trials=2_000, seed=seed + 17)
     return SeedProfile(
         seed=seed,
         delays=tuple(
@@ -492,12 +570,16 @@ def _one_seed(
         lengths=tuple((m["length"], tuple(m["recall"])) for m in lengths),
         gradient=_gradient(model, task, seed),
         rising=_rising(result.history),
-        learning_rate=recipe.training.learning_rate,
+        learning_rate=training.learning_rate,
         steps=result.steps,
         symbols=result.symbols,
         seconds=result.seconds,
         microseconds=_microseconds(model),
     )
+
+
+def _last_bits(result: TrainingResult) -> float:
+    return result.history[-1].evaluation.recalled_bits if result.history else -1.0
 
 
 def _rising(history: Sequence[Progress]) -> bool:

@@ -72,6 +72,8 @@ class Progress:
     evaluation: Evaluation
     reached: bool
     """Whether the target has been reached, now or before."""
+    used: float
+    """Share of the budget that is spent."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def train(
                 if to_target is None and seen.reached(recipe.model.asked, config.target):
                     to_target = seconds
                     last_step = min(last_step, step + config.polish)
-                progress = Progress(step, seconds, value, seen, to_target is not None)
+                used = max(seconds / config.seconds, step / last_step)
+                progress = Progress(step, seconds, value, seen, to_target is not None, used)
                 weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=device)
                 history.append(progress)
                 if on_progress:
