@@ -407,6 +407,10 @@ class CheckResult:
 
 def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.Module:
     """The module of a factory or class: called with (features, hidden), (hidden), or nothing."""
+    if not callable(factory):
+        raise CoreError(
+            f"{factory!r:.60} is no module and makes none", "name a class, a function or a module"
+        )
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):

@@ -342,11 +342,11 @@ def _profile(command: Profile) -> int:
     rates = ", ".join(f"{p.seeds[0].learning_rate:g} {p.name}" for p in profiles)
     console.print(
         f"span: learnt end to end; reads, stores: found by a linear and an MLP probe; all at "
-        f"{command.at:.0%}\nrecall, delays 0 to {command.max_delay}. bits: recalled, of "
-        f"{profiles[0].bits_asked:.1f}; /state: for each number carried; grad: how far\nthe gradient"
-        " reaches; k/s: thousand symbols a second in training; µs: of one streamed symbol;\nrising: "
-        f"recall had not stopped growing. {budget} for each layer and seed, seeds "
-        f"{' '.join(map(str, command.seeds))}, Adam\nat {rates}. Figure: {command.out}"
+        f"{command.at:.0%} recall, delays 0 to {command.max_delay}. bits: recalled, of "
+        f"{profiles[0].bits_asked:.1f}; /state: for each number carried; grad: how far the "
+        "gradient reaches; k/s: thousand symbols a second in training; µs: of one streamed symbol; "
+        f"rising: recall had not stopped growing. {budget} for each layer and seed, seeds "
+        f"{' '.join(map(str, command.seeds))}, Adam at {rates}. Figure: {command.out}"
     )
     return 0
 
@@ -374,7 +374,7 @@ def _watching_layers(
         return f"mean recall {sum(recall) / len(recall):.1%}, span so far {span}"
 
     def line(name: str, p: "Progress") -> None:
-        if p.reached or not shown[name] <= p.seconds < shown[name] + 3:
+        if p.reached or p.used >= 1 or not shown[name] <= p.seconds < shown[name] + 3:
             shown[name] = p.seconds
             print(f"{name}: {p.seconds:.1f} s, step {p.step}, {state(p)}", file=sys.stderr)
 

@@ -42,6 +42,9 @@ RATES = {"attention": 3e-3, "tcn": 3e-3, "rnn": 3e-3, "lru": 5e-3, "gru": 7e-3}
 PILOTS = (1e-2, 3e-3, 1e-3)
 """Rates that a layer of one's own is tried at, each for a short while, where none is given."""
 
+PROBED = 16_384
+"""Hidden states that a probe is fitted on, and as many others that it is measured on."""
+
 WIDEST_STATE = 4096
 """Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
 
@@ -336,7 +339,7 @@ def profile(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
             "give what makes it, such as lambda: MyLayer(64)",
         )
-    config = ModelConfig(alphabet=alphabet, max_delay=max_delay)
+    config = ModelConfig(alphabet=alphabet, max_delay=max_delay, hidden=hidden)
     characters = config.alphabet
     told = name or (layer if isinstance(layer, str) else _name(layer))
     key = layer if isinstance(layer, str) else ""
@@ -508,7 +511,7 @@ def _one_seed(
     start = time.perf_counter()
     deadline = math.inf if symbols else start + seconds
     # Evaluation, probes and what goes by the way take the rest.
-    share = 0.6
+    share = max(0.6, 1 - 100 / seconds)
     training = TrainingConfig(
         seconds=1e9 if symbols else share * seconds,
         symbols=symbols,
@@ -562,10 +565,11 @@ def _one_seed(
         ),
         span=seen.span,
         span_at_most=seen.span_at_most,
-        reads=max(seen.span, _span(reads, PROBED, at)),
-        stores=max(seen.span, _span(reads, PROBED, at), _span(stores, PROBED, at)),
-        reads_recall=reads,
-        stores_recall=stores,
+        # What was learnt is a linear read-out too, and an MLP can be one: the best of them counts.
+        reads=max(seen.span, _span(reads, at)),
+        stores=max(seen.span, _span(reads, at), _span(stores, at)),
+        reads_recall=tuple(c / reads[0] for c in reads[1]),
+        stores_recall=tuple(c / stores[0] for c in stores[1]),
         blank_accuracy=seen.blank_accuracy,
         lengths=tuple((m["length"], tuple(m["recall"])) for m in lengths),
         gradient=_gradient(model, task, seed),
@@ -595,10 +599,6 @@ def _rising(history: Sequence[Progress]) -> bool:
     return mean(last) - mean(before[-1]) >= 0.01
 
 
-PROBED = 16_384
-"""Hidden states that a probe is fitted on, and as many others that it is measured on."""
-
-
 @torch.no_grad()
 def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs `(samples, hidden)`, states `(samples, numbers)`, answers `(samples, delay)`.
@@ -606,10 +606,11 @@ def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor
     From 256 streams, looked at every third step once each has read twice the longest delay.
     """
     rows, every = 256, 3
+    samples = max(2_048, min(PROBED, 2**24 // model.readouts.in_features // rows * rows))
     generator = torch.Generator().manual_seed(seed)
     past, state = task.empty_past(rows), None
     outputs, states, answers = [], [], []
-    for look in range(2 * PROBED // rows + 1):
+    for look in range(2 * samples // rows + 1):
         time = every if look else 2 * task.max_delay + 2
         symbols, targets = task.batch(rows, time, generator, past)
         past = task.carry(symbols, past)
@@ -654,13 +655,15 @@ class _Probe(nn.Module):
         )
 
 
-def _probe(
-    model: EchoModel, task: EchoTask, seed: int, deadline: float
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Recall by delay of a linear probe on the output, and of an MLP on output and state."""
+_Found = tuple[int, tuple[int, ...]]
+"""Trials at each delay, and the right answers of a probe by delay."""
+
+
+def _probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple[_Found, _Found]:
+    """Of a linear probe on the output, and of an MLP on output and state."""
     model.eval()
     y, state, answers = _states(model, task, seed + 13)
-    told = []
+    told, fitted = [], len(y) // 2
     start = time.perf_counter()
     for share, mlp in ((0.5, False), (1.0, True)):
         until = start + share * (deadline - start)
@@ -674,7 +677,7 @@ def _probe(
             if time.perf_counter() > until:
                 break
             optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
-            some = torch.randint(0, PROBED, (512,), generator=generator)
+            some = torch.randint(0, fitted, (512,), generator=generator)
             h, weight, bias = probe.features(y[some], state[some])
             loss = ReadoutLoss.apply(h, weight, bias, answers[some])  # type: ignore[no-untyped-call]
             optimiser.zero_grad()
@@ -682,18 +685,18 @@ def _probe(
             optimiser.step()
         correct = torch.zeros(task.max_delay + 1)
         with torch.no_grad():
-            for part in torch.arange(PROBED, 2 * PROBED).split(1024):
+            for part in torch.arange(fitted, 2 * fitted).split(1024):
                 h, weight, bias = probe.features(y[part], state[part])
                 said = F.linear(h, weight, bias).view(len(part), -1, model.symbols).argmax(-1)
                 correct += (said == answers[part]).sum(0)
-        told.append(tuple((correct / PROBED).tolist()))
+        told.append((fitted, tuple(correct.long().tolist())))
     return told[0], told[1]
 
 
-def _span(recall: Sequence[float], trials: int, at: float) -> int:
+def _span(found: _Found, at: float) -> int:
     reached = -1
-    for d, share in enumerate(recall):
-        if wilson(round(share * trials), trials)[0] < at:
+    for d, correct in enumerate(found[1]):
+        if wilson(correct, found[0])[0] < at:
             break
         reached = d
     return reached

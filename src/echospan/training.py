@@ -202,7 +202,9 @@ def train(
             smooth_loss += 0.1 * (value - smooth_loss)
             if step in (check_at, last_step):
                 before = time.perf_counter()
-                check_at = step + max(10 if to_target is None else 200, step // 40)
+                # Where many delays are asked, looking costs more than learning: look less often.
+                rest = 40 if model.max_delay <= 32 else 8
+                check_at = step + max(10 if to_target is None else 200, step // rest)
                 # A glance decides whether a look worth an interval is due.
                 seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
                 worst = min(seen.delays[d].recall for d in recipe.model.asked)
