@@ -13,7 +13,8 @@ import echospan
 from echospan.cores import CORES, DelayLine
 from echospan.errors import CoreError, SettingError
 from echospan.evaluation import always_valid, evaluate_span, wilson
-from echospan.profiling import combine, fit_hidden, profile
+from echospan.layers import fit_hidden
+from echospan.profiling import combine, profile
 
 
 class Mine(nn.Module):
@@ -246,3 +247,49 @@ def test_trials_go_where_the_edge_of_the_span_is():
     assert edge > 4 * first
     assert first == pytest.approx(beyond, rel=0.5)
     assert (seen.span, seen.span_at_most) == (0, 0)
+
+
+class Secretive(nn.Module):
+    """Keeps its last three inputs and shows the newest alone."""
+
+    def forward(self, x, state=None):
+        past = x.new_zeros(len(x), 2, x.shape[2]) if state is None else state
+        return x, torch.cat([past, x], 1)[:, -2:]
+
+
+def test_what_is_stored_but_not_shown_is_told_from_what_is_not_stored():
+    told = profile(Secretive, 3, symbols=120_000, features=27, hidden=27)
+    assert (told.span, told.reads) == (0, 0)
+    assert told.stores == 1  # the state holds two, the newest of them is shown too
+    assert told.seeds[0].stores_recall[2] < 0.1
+
+
+class BeginsElsewhere(nn.Module):
+    """A leaky integrator whose empty state is not zero, and is a number that all rows share."""
+
+    def __init__(self, width=27):
+        super().__init__()
+        self.read = nn.Linear(width, width)
+        self.first = nn.Parameter(torch.ones(width))
+
+    def forward(self, x, state=None):
+        h, outputs = self.first.expand(len(x), -1) if state is None else state, []
+        for u in self.read(x).unbind(1):
+            h = 0.5 * h + u
+            outputs.append(h)
+        return torch.stack(outputs, 1), h
+
+
+def test_a_core_whose_empty_state_is_not_zero_begins_anew_with_the_whole_batch():
+    seen = []
+
+    class Watched(BeginsElsewhere):
+        def forward(self, x, state=None):
+            if self.training and state is not None:
+                seen.append(bool((state == 0).any()))
+            return super().forward(x, state)
+
+    told = profile(Watched, 1, symbols=20_000, features=27, learning_rates=[1e-2])
+    assert told.span >= 0
+    assert seen
+    assert not any(seen)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import echospan
 
@@ -28,12 +29,16 @@ def test_the_public_names_are_these_and_all_are_there():
         "load",
         "memory_capacity",
         "profile",
-        "selftest",
         "stream_errors",
         "train",
     ]
     for name in echospan.__all__:
         assert getattr(echospan, name) is not None
+
+
+def test_no_public_name_is_hidden_by_a_module_of_the_same_name():
+    modules = {p.stem for p in Path(echospan.__file__).parent.iterdir()}
+    assert not modules & set(echospan.__all__)
 
 
 def test_importing_it_imports_no_torch():

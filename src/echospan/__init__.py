@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from echospan.recipes import ModelConfig as ModelConfig
     from echospan.recipes import Recipe as Recipe
     from echospan.recipes import TrainingConfig as TrainingConfig
-    from echospan.selftest import selftest as selftest
     from echospan.streaming import Stream as Stream
     from echospan.tasks import EchoTask as EchoTask
     from echospan.training import train as train
@@ -55,7 +54,6 @@ _HOME = {
     "load": "checkpoint",
     "memory_capacity": "capacity",
     "profile": "profiling",
-    "selftest": "selftest",
     "stream_errors": "evaluation",
     "train": "training",
 }

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from echospan.cores import as_core
 from echospan.cores.protocol import State, map_state, tensors
-from echospan.errors import CheckError, CoreError, SettingError
+from echospan.errors import CheckError, CoreError, EchospanError, SettingError
 
 MakeCore = Callable[[int, int], nn.Module]
 """(features, hidden) -> a module called as `core(x, state) -> (y, state)`."""
@@ -419,15 +419,26 @@ def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.M
         p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         for p in parameters
     )
+    bare = getattr(factory, "__init__", None) is nn.Module.__init__
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        wanted = 2
+        wanted = 0 if bare else 2
     if wanted > 2:
         name = getattr(factory, "__name__", repr(factory))
         raise CoreError(
             f"{name} wants {wanted} arguments",
             "give a function of (features, hidden), or an instance",
         )
-    module = factory(*((), (hidden,), (features, hidden))[wanted])
+    try:
+        module = factory(*((), (hidden,), (features, hidden))[wanted])
+    except EchospanError:
+        raise
+    except Exception as e:
+        name = getattr(factory, "__name__", repr(factory))
+        reason = (str(e).splitlines() or [""])[0]
+        raise CoreError(
+            f"{name} raises {type(e).__name__} when it is made ({reason})",
+            "give a function of (features, hidden), (hidden) or nothing, or an instance",
+        ) from e
     if not isinstance(module, nn.Module):
         raise CoreError(f"the factory returns {type(module).__name__}", "return a torch.nn.Module")
     return module

@@ -91,8 +91,8 @@ class Profile:
     """All of a layer's time, for each seed: training, probes and evaluation share it."""
     symbols: int | None = None
     """Symbols of training instead of seconds: the same work, and figures, everywhere."""
-    hidden: int = 128
-    """Units of each layer, where it lets itself be told."""
+    hidden: int | None = None
+    """Units of each layer, where it lets itself be told; 128, and for delay_line what is asked."""
     parameters: int | None = None
     """Numbers trained in each layer, within 2 %, instead of --hidden: a fair race."""
     state: int | None = None
@@ -289,8 +289,9 @@ def _profile(command: Profile) -> int:
         raise SettingError(f"{command.out.parent} is no folder", "make it, or name another")
 
     from echospan.checkpoint import write_whole
+    from echospan.layers import fit_hidden
     from echospan.plots import picture, profile_plot
-    from echospan.profiling import fit_hidden, profile
+    from echospan.profiling import profile
 
     profiles = []
     with _watching_layers([*layers], command) as on_progress:
@@ -331,12 +332,18 @@ def _profile(command: Profile) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in profiles[0].row():
-        table.add_column(heading, justify="left" if heading in ("core", "") else "right")
-    for p in profiles:
-        table.add_row(*p.row().values())
     console = Console()
+    narrow = console.width < 100  # what the file of the profiles holds may be left out here
+    headings = [
+        h for h in profiles[0].row() if not (narrow and h in ("/state", "grad", "k/s", "µs"))
+    ]
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in headings:
+        side: Literal["left", "right"] = "left" if heading in ("core", "") else "right"
+        table.add_column(heading, justify=side, no_wrap=True)
+    for p in profiles:
+        row = p.row()
+        table.add_row(*(row[h] for h in headings))
     console.print(table)
     budget = f"{command.symbols:,} symbols" if command.symbols else f"{command.seconds:g} s"
     rates = ", ".join(f"{p.seeds[0].learning_rate:g} {p.name}" for p in profiles)

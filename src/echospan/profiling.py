@@ -18,35 +18,27 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from echospan import __version__
 from echospan.alphabet import alphabet as find_alphabet
-from echospan.checks import build, check_causal, check_chunks, check_rows_independent
-from echospan.cores import as_core, batch_dim, make_core, tensors
-from echospan.errors import EchospanError, SettingError
-from echospan.evaluation import evaluate_span, length_recall, wilson
+from echospan.errors import SettingError
+from echospan.evaluation import evaluate_span, length_recall
+from echospan.layers import Layer, name_of, sizes_of, trusted
 from echospan.model import EchoModel
+from echospan.probes import gradient, microseconds, probe, probed_span
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
-from echospan.streaming import Stream
 from echospan.tasks import EchoTask
-from echospan.training import Progress, ReadoutLoss, TrainingResult, train
+from echospan.training import Progress, TrainingResult, train
 
 RATES = {"attention": 3e-3, "tcn": 3e-3, "rnn": 3e-3, "lru": 5e-3, "gru": 7e-3}
 """Adam's rate for those of our cores that do not take 1e-2 well."""
 
 PILOTS = (1e-2, 3e-3, 1e-3)
 """Rates that a layer of one's own is tried at, each for a short while, where none is given."""
-
-PROBED = 16_384
-"""Hidden states that a probe is fitted on, and as many others that it is measured on."""
-
-WIDEST_STATE = 4096
-"""Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
 
 
 @dataclass(frozen=True)
@@ -295,17 +287,13 @@ def combine(profiles: Sequence[Profile]) -> Profile:
     return replace(first, seeds=tuple(s for p in profiles for s in p.seeds))
 
 
-Layer = nn.Module | Callable[..., nn.Module] | str
-"""A module, what makes one, or the name of one of ours."""
-
-
 def profile(
     layer: Layer,
     max_delay: int = 16,
     *,
     seconds: float = 45.0,
     symbols: int | None = None,
-    hidden: int = 128,
+    hidden: int | None = None,
     features: int | None = None,
     seeds: Sequence[int] = (0,),
     learning_rates: Sequence[float] | None = None,
@@ -314,16 +302,20 @@ def profile(
     name: str | None = None,
     batch: int = 32,
     on_progress: Callable[[str, Progress], None] | None = None,
+    on_model: Callable[[int, EchoModel], None] | None = None,
 ) -> Profile:
     """Train and measure a layer within a budget.
 
     `layer`: an `nn.Module` that maps `(batch, time, features)` to `(batch, time, hidden)`, with or
     without a state; or what makes one: called with nothing, with `hidden`, or with (`features`,
-    `hidden`), as many as it requires; or the name of one of `CORES`. An instance serves one seed
-    and is not changed: a copy is trained. `seconds` holds all of it, for each seed: training,
-    probes, evaluation. `symbols` sets the same work on every machine instead, and the figures
-    repeat to the last digit. Several `learning_rates` share the budget; the best model's figures
-    come from fresh data. `on_progress` is called with the name and the progress of its training.
+    `hidden`), as many as it requires; or the name of one of `CORES`. `hidden` is 128 where left
+    out, and for the `delay_line`, the yardstick, what holds all that is asked. An instance serves
+    one seed and is not changed: a copy is trained. `seconds` holds all of it, for each seed:
+    training, probes, evaluation. `symbols` sets the same work on every machine instead, and the
+    figures repeat to the last digit. Several `learning_rates` are each tried a short while; the
+    best one has the rest of the budget, and the figures come from fresh data. `on_progress` is
+    called with the name and the progress of its training, `on_model` with each seed and its
+    trained model.
 
     Raises CoreError for a module that cannot be a core, CheckError for one that sees the future,
     mixes rows or loses its state, SettingError for a budget of nothing.
@@ -339,16 +331,19 @@ def profile(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
             "give what makes it, such as lambda: MyLayer(64)",
         )
+    if hidden is None:
+        symbol = len(find_alphabet(alphabet)) + 1
+        hidden = symbol * (max(max_delay, 0) + 1) if layer == "delay_line" else 128
     config = ModelConfig(alphabet=alphabet, max_delay=max_delay, hidden=hidden)
     characters = config.alphabet
-    told = name or (layer if isinstance(layer, str) else _name(layer))
+    told = name or (layer if isinstance(layer, str) else name_of(layer))
     key = layer if isinstance(layer, str) else ""
     default = PILOTS if not key else (RATES.get(key, 1e-2),)
     rates = tuple(learning_rates or default)
     runs, facts = [], {}
     for seed in seeds:
-        core = _made(layer, len(characters) + 1, hidden, features, seed)
-        facts = _facts(core, max_delay)
+        core = trusted(layer, len(characters) + 1, hidden, features, seed)
+        facts = sizes_of(core, max_delay)
         runs.append(
             _one_seed(
                 core,
@@ -360,6 +355,7 @@ def profile(
                 batch=batch,
                 at=at,
                 on_progress=None if on_progress is None else _named(on_progress, told),
+                on_model=on_model,
             )
         )
     return Profile(
@@ -374,7 +370,7 @@ def profile(
             "symbols": symbols,
             "learning_rates": list(rates),
             "batch": batch,
-            "window": _window(max_delay),
+            "window": Recipe(model=config).window,
             "optimiser": "Adam, betas 0.9 and 0.99, gradient norm at most 1",
         },
         versions={
@@ -386,114 +382,8 @@ def profile(
     )
 
 
-def _name(layer: nn.Module | Callable[..., nn.Module]) -> str:
-    return getattr(layer, "__name__", type(layer).__name__)
-
-
 def _named(told: Callable[[str, Progress], None], name: str) -> Callable[[Progress], None]:
     return lambda progress: told(name, progress)
-
-
-def _made(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
-    """A fresh core that keeps the promises without which its figures would mean nothing."""
-    core = _built(layer, symbols, hidden, features, seed)
-    if not isinstance(layer, str):
-        for promise in (check_causal, check_rows_independent, check_chunks):
-            promise(lambda *_: copy.deepcopy(core))
-    return core
-
-
-def _built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if isinstance(layer, str):
-            return make_core(layer, features or symbols, hidden)
-        module = (
-            copy.deepcopy(layer)
-            if isinstance(layer, nn.Module)
-            else build(layer, features or hidden, hidden)
-        )
-    return as_core(module, features)
-
-
-def fit_hidden(
-    layer: Layer,
-    *,
-    parameters: int | None = None,
-    state: int | None = None,
-    max_delay: int = 16,
-    features: int | None = None,
-    alphabet: str = "letters",
-) -> int:
-    """The `hidden` at which a layer has this many parameters, or numbers of state, within 2 %.
-
-    Raises SettingError where no width comes that near, with the nearest that there is.
-    """
-    wanted = parameters if parameters is not None else state
-    if wanted is None or wanted < 1 or (parameters is not None and state is not None):
-        raise SettingError("no size is asked for", "give parameters or state, one of them, above 0")
-    if isinstance(layer, nn.Module):
-        raise SettingError(
-            f"a {type(layer).__name__} that is made already has its size",
-            "give what makes it, such as lambda hidden: MyLayer(hidden)",
-        )
-    what = "state" if parameters is None else "parameters"
-    symbols = len(find_alphabet(alphabet)) + 1
-    sizes: dict[int, int] = {}
-
-    def size(hidden: int) -> int:
-        """Of the nearest width from `hidden` up that the layer can have."""
-        for width in range(hidden, hidden + 64):
-            if width not in sizes:
-                try:
-                    core = _built(layer, symbols, width, features, 0)
-                    sizes[width] = _facts(core, max_delay)[what]
-                except (EchospanError, ValueError, AssertionError, RuntimeError):
-                    sizes[width] = -1
-            if sizes[width] >= 0:
-                return sizes[width]
-        return 2 * wanted  # no width here: look below
-
-    name = layer if isinstance(layer, str) else _name(layer)
-    if size(16) == 0:
-        raise SettingError(f"{name} has no {what} at any width", "race it by --hidden")
-    low, high = 1, 2
-    while size(high) < wanted and high < 65_536:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) < wanted else (low, middle)
-    for hidden in range(max(1, low - 64), high + 1):
-        size(hidden)
-    there = {h: n for h, n in sizes.items() if n > 0}
-    best = min(there, key=lambda h: abs(there[h] - wanted))
-    if abs(there[best] - wanted) > 0.02 * wanted:
-        raise SettingError(
-            f"{name} comes no nearer to {wanted:,} {what} than {there[best]:,} (hidden {best})",
-            "ask for that many, or leave it out of the race",
-        )
-    return best
-
-
-def _window(max_delay: int) -> int:
-    return 2 * max_delay + 4
-
-
-def _facts(core: Any, max_delay: int) -> dict[str, int]:
-    """Sizes of a core: widths, numbers that are trained, numbers that are carried."""
-    like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
-    training = core.training
-    core.eval()
-    with torch.no_grad():
-        x = torch.zeros(1, 2 * max_delay + 2, core.input_size, dtype=like.dtype)
-        _, state = core(x)
-    core.train(training)
-    return {
-        "features": core.input_size,
-        "hidden": core.hidden_size,
-        "parameters": sum(p.numel() for p in core.parameters() if p.requires_grad),
-        "state": sum(t.numel() for t in tensors(state)),
-    }
 
 
 def _one_seed(
@@ -507,6 +397,7 @@ def _one_seed(
     batch: int,
     at: float,
     on_progress: Callable[[Progress], None] | None,
+    on_model: Callable[[int, EchoModel], None] | None,
 ) -> SeedProfile:
     start = time.perf_counter()
     deadline = math.inf if symbols else start + seconds
@@ -522,7 +413,7 @@ def _one_seed(
         carry=0.0 if getattr(core, "carries", "") == "its last inputs" else 0.5,
         learning_rate=rates[0],
         fall=0.4,
-        asked_at_once=16 if config.max_delay > 32 else None,
+        asked_at_once=16 if config.max_delay > 64 else None,
         seed=seed,
     )
 
@@ -555,8 +446,10 @@ def _one_seed(
     now = time.perf_counter()
     # Of what is left a third may go into each of: the trained read-outs, the probes, the rest.
     seen = evaluate_span(model, at, seed=seed + 11, deadline=now + (deadline - now) / 3)
-    reads, stores = _probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
-    lengths = length_recall(model, _window(config.max_delay), trials=2_000, seed=seed + 17)
+    reads, stores = probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
+    if on_model is not None:
+        on_model(seed, model)
+    lengths = length_recall(model, Recipe(model=config).window, trials=2_000, seed=seed + 17)
     return SeedProfile(
         seed=seed,
         delays=tuple(
@@ -566,19 +459,19 @@ def _one_seed(
         span=seen.span,
         span_at_most=seen.span_at_most,
         # What was learnt is a linear read-out too, and an MLP can be one: the best of them counts.
-        reads=max(seen.span, _span(reads, at)),
-        stores=max(seen.span, _span(reads, at), _span(stores, at)),
+        reads=max(seen.span, probed_span(reads, at)),
+        stores=max(seen.span, probed_span(reads, at), probed_span(stores, at)),
         reads_recall=tuple(c / reads[0] for c in reads[1]),
         stores_recall=tuple(c / stores[0] for c in stores[1]),
         blank_accuracy=seen.blank_accuracy,
         lengths=tuple((m["length"], tuple(m["recall"])) for m in lengths),
-        gradient=_gradient(model, task, seed),
+        gradient=gradient(model, task, seed),
         rising=_rising(result.history),
         learning_rate=training.learning_rate,
         steps=result.steps,
         symbols=result.symbols,
         seconds=result.seconds,
-        microseconds=_microseconds(model),
+        microseconds=microseconds(model),
     )
 
 
@@ -597,128 +490,3 @@ def _rising(history: Sequence[Progress]) -> bool:
     last = history[-1]
     before = [p for p in history if p.step <= 0.75 * last.step] or list(history[:1])
     return mean(last) - mean(before[-1]) >= 0.01
-
-
-@torch.no_grad()
-def _states(model: EchoModel, task: EchoTask, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs `(samples, hidden)`, states `(samples, numbers)`, answers `(samples, delay)`.
-
-    From 256 streams, looked at every third step once each has read twice the longest delay.
-    """
-    rows, every = 256, 3
-    samples = max(2_048, min(PROBED, 2**24 // model.readouts.in_features // rows * rows))
-    generator = torch.Generator().manual_seed(seed)
-    past, state = task.empty_past(rows), None
-    outputs, states, answers = [], [], []
-    for look in range(2 * samples // rows + 1):
-        time = every if look else 2 * task.max_delay + 2
-        symbols, targets = task.batch(rows, time, generator, past)
-        past = task.carry(symbols, past)
-        y, state = model.hidden(symbols, state)
-        if look:
-            outputs.append(y[:, -1].clone())
-            answers.append(targets[:, -1].clone())
-            parts = [t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)]
-            wide = sum(p.shape[1] for p in parts) > WIDEST_STATE
-            states.append(torch.cat(parts, 1) if parts and not wide else y.new_zeros(rows, 0))
-    return torch.cat(outputs).float(), torch.cat(states), torch.cat(answers)
-
-
-class _Probe(nn.Module):
-    """Linear read-outs and, beside them, an MLP that begins by adding nothing."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, model: EchoModel, y: Tensor, state: Tensor | None) -> None:
-        super().__init__()
-        self.linear = copy.deepcopy(model.readouts)
-        self.mlp: nn.Sequential | None = None
-        if state is not None:
-            seen = torch.cat([y, state], 1)
-            self.mean, self.scale = seen.mean(0), 1 / seen.std(0).clamp(min=1e-6)
-            last = nn.Linear(256, self.linear.out_features)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            self.mlp = nn.Sequential(nn.Linear(seen.shape[1], 256), nn.ReLU(), last)
-
-    def features(self, y: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What one linear map reads: input, weight and bias, for the loss that makes no copies."""
-        if self.mlp is None:
-            return y, self.linear.weight, self.linear.bias
-        seen = (torch.cat([y, state], 1) - self.mean) * self.scale
-        inner, last = self.mlp[:2](seen), cast(nn.Linear, self.mlp[2])
-        return (
-            torch.cat([y, inner], 1),
-            torch.cat([self.linear.weight, last.weight], 1),
-            self.linear.bias + last.bias,
-        )
-
-
-_Found = tuple[int, tuple[int, ...]]
-"""Trials at each delay, and the right answers of a probe by delay."""
-
-
-def _probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple[_Found, _Found]:
-    """Of a linear probe on the output, and of an MLP on output and state."""
-    model.eval()
-    y, state, answers = _states(model, task, seed + 13)
-    told, fitted = [], len(y) // 2
-    start = time.perf_counter()
-    for share, mlp in ((0.5, False), (1.0, True)):
-        until = start + share * (deadline - start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            probe = _Probe(model, y, state if mlp else None)
-        generator = torch.Generator().manual_seed(seed)
-        optimiser = torch.optim.Adam(probe.parameters(), lr=2e-3)
-        steps = 300
-        for step in range(steps):
-            if time.perf_counter() > until:
-                break
-            optimiser.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
-            some = torch.randint(0, fitted, (512,), generator=generator)
-            h, weight, bias = probe.features(y[some], state[some])
-            loss = ReadoutLoss.apply(h, weight, bias, answers[some])  # type: ignore[no-untyped-call]
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-        correct = torch.zeros(task.max_delay + 1)
-        with torch.no_grad():
-            for part in torch.arange(fitted, 2 * fitted).split(1024):
-                h, weight, bias = probe.features(y[part], state[part])
-                said = F.linear(h, weight, bias).view(len(part), -1, model.symbols).argmax(-1)
-                correct += (said == answers[part]).sum(0)
-        told.append((fitted, tuple(correct.long().tolist())))
-    return told[0], told[1]
-
-
-def _span(found: _Found, at: float) -> int:
-    reached = -1
-    for d, correct in enumerate(found[1]):
-        if wilson(correct, found[0])[0] < at:
-            break
-        reached = d
-    return reached
-
-
-def _gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
-    """|∂(v · y_t)/∂x_{t−d}| by d, v random, over 16 sequences; the largest is 1."""
-    generator = torch.Generator().manual_seed(seed)
-    time = 2 * task.max_delay + 2
-    x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
-    y, _ = model.core(x)
-    v = torch.randn(y.shape[-1], generator=generator).to(y)
-    (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x)
-    norms = grad.float().norm(dim=2).mean(0).flip(0)[: task.max_delay + 1]
-    return tuple((norms / norms.max().clamp(min=1e-30)).tolist())
-
-
-def _microseconds(model: EchoModel) -> float:
-    """Median time of one streamed symbol."""
-    stream, took = Stream(model, model.max_delay), []
-    for i in range(60):
-        start = time.perf_counter()
-        stream.push_ids([1 + i % len(model.alphabet)])
-        took.append(time.perf_counter() - start)
-    return statistics.median(took[10:]) * 1e6

@@ -167,6 +167,8 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             keep = torch.rand(config.batch, generator=generator, device=device) < config.carry
+            if not getattr(model.core, "zeros_are_empty", True):
+                keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
             if state is not None:
                 state, past = _keep_rows(model.core, state, keep), past * keep[:, None]
             symbols, targets = task.batch(config.batch, recipe.window, generator, past)
@@ -236,7 +238,11 @@ def train(
 
 
 def _keep_rows(core: nn.Module, state: State, keep: Tensor) -> State:
-    """The state with the rows that are not kept made empty: zeros are the empty state."""
+    """The state with the rows that are not kept made empty; None where none is kept."""
+    if not keep.any():
+        return None
+    if keep.all():
+        return state
     rows = batch_dim(core)
 
     def masked(part: Tensor) -> Tensor:

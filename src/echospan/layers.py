@@ -1,0 +1,120 @@
+"""Layers as they are given, made into cores that can be trusted, and sized for a fair race."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from echospan.alphabet import alphabet as find_alphabet
+from echospan.checks import build, check_causal, check_chunks, check_rows_independent
+from echospan.cores import as_core, make_core, tensors
+from echospan.errors import EchospanError, SettingError
+
+Layer = nn.Module | Callable[..., nn.Module] | str
+"""A module, what makes one, or the name of one of ours."""
+
+
+def name_of(layer: nn.Module | Callable[..., nn.Module]) -> str:
+    """What a layer is called where it has no name of its own."""
+    return getattr(layer, "__name__", type(layer).__name__)
+
+
+def trusted(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
+    """A fresh core that keeps the promises without which its figures would mean nothing."""
+    core = built(layer, symbols, hidden, features, seed)
+    if not isinstance(layer, str):
+        for promise in (check_causal, check_rows_independent, check_chunks):
+            promise(lambda *_: copy.deepcopy(core))
+    return core
+
+
+def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
+    """A fresh core of a layer, its promises not yet looked at, beyond those as_core asks for."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(layer, str):
+            return make_core(layer, features or symbols, hidden)
+        module = (
+            copy.deepcopy(layer)
+            if isinstance(layer, nn.Module)
+            else build(layer, features or hidden, hidden)
+        )
+    return as_core(module, features)
+
+
+def fit_hidden(
+    layer: Layer,
+    *,
+    parameters: int | None = None,
+    state: int | None = None,
+    max_delay: int = 16,
+    features: int | None = None,
+    alphabet: str = "letters",
+) -> int:
+    """The `hidden` at which a layer has this many parameters, or numbers of state, within 2 %.
+
+    Raises SettingError where no width comes that near, with the nearest that there is.
+    """
+    wanted = parameters if parameters is not None else state
+    if wanted is None or wanted < 1 or (parameters is not None and state is not None):
+        raise SettingError("no size is asked for", "give parameters or state, one of them, above 0")
+    if isinstance(layer, nn.Module):
+        raise SettingError(
+            f"a {type(layer).__name__} that is made already has its size",
+            "give what makes it, such as lambda hidden: MyLayer(hidden)",
+        )
+    what = "state" if parameters is None else "parameters"
+    symbols = len(find_alphabet(alphabet)) + 1
+    widths: dict[int, int] = {}
+
+    def size(hidden: int) -> int:
+        """Of the nearest width from `hidden` up that the layer can have."""
+        for width in range(hidden, hidden + 64):
+            if width not in widths:
+                try:
+                    core = built(layer, symbols, width, features, 0)
+                    widths[width] = sizes_of(core, max_delay)[what]
+                except (EchospanError, ValueError, AssertionError, RuntimeError):
+                    widths[width] = -1
+            if widths[width] >= 0:
+                return widths[width]
+        return 2 * wanted  # no width here: look below
+
+    name = layer if isinstance(layer, str) else name_of(layer)
+    if size(16) == 0:
+        raise SettingError(f"{name} has no {what} at any width", "race it by --hidden")
+    low, high = 1, 2
+    while size(high) < wanted and high < 65_536:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < wanted else (low, middle)
+    for hidden in range(max(1, low - 64), high + 1):
+        size(hidden)
+    there = {h: n for h, n in widths.items() if n > 0}
+    best = min(there, key=lambda h: abs(there[h] - wanted))
+    if abs(there[best] - wanted) > 0.02 * wanted:
+        raise SettingError(
+            f"{name} comes no nearer to {wanted:,} {what} than {there[best]:,} (hidden {best})",
+            "ask for that many, or leave it out of the race",
+        )
+    return best
+
+
+def sizes_of(core: Any, max_delay: int) -> dict[str, int]:
+    """Sizes of a core: widths, numbers that are trained, numbers that are carried."""
+    like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
+    training = core.training
+    core.eval()
+    with torch.no_grad():
+        x = torch.zeros(1, 2 * max_delay + 2, core.input_size, dtype=like.dtype)
+        _, state = core(x)
+    core.train(training)
+    return {
+        "features": core.input_size,
+        "hidden": core.hidden_size,
+        "parameters": sum(p.numel() for p in core.parameters() if p.requires_grad),
+        "state": sum(t.numel() for t in tensors(state)),
+    }

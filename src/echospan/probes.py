@@ -1,0 +1,152 @@
+"""Of a trained model: what its frozen states hold, how far its gradient reaches, what it costs."""
+
+import copy
+import statistics
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from echospan.cores import batch_dim, tensors
+from echospan.evaluation import wilson
+from echospan.model import EchoModel
+from echospan.streaming import Stream
+from echospan.tasks import EchoTask
+from echospan.training import ReadoutLoss
+
+PROBE_STEPS, PROBE_RATE = 500, 2e-3
+"""Steps that a probe is fitted in, 256 moments each, and Adam's rate, which falls to zero."""
+
+PROBED = 16_384
+"""Moments that a probe is measured on."""
+
+WIDEST_STATE = 4096
+"""Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
+
+
+Look = tuple[Tensor, Tensor, Tensor]
+"""Outputs `(rows, hidden)`, states `(rows, numbers)` and answers `(rows, delay)` of one moment."""
+
+
+def looks_into(model: EchoModel, task: EchoTask, seed: int, rows: int = 256) -> Iterator[Look]:
+    """Fresh looks at every third step of sequences like those in which recall is measured."""
+    generator = torch.Generator().manual_seed(seed)
+    length = 2 * task.max_delay + 4
+    while True:
+        past, state, read, time = task.empty_past(rows), None, 0, task.max_delay + 1
+        while read + time <= length:
+            with torch.no_grad():
+                symbols, targets = task.batch(rows, time, generator, past)
+                past = task.carry(symbols, past)
+                y, state = model.hidden(symbols, state)
+                parts = [
+                    t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)
+                ]
+                if not parts or sum(p.shape[1] for p in parts) > WIDEST_STATE:
+                    parts = [y.new_zeros(rows, 0)]
+            yield y[:, -1].float(), torch.cat(parts, 1), targets[:, -1]
+            read, time = read + time, 3
+
+
+class _Probe(nn.Module):
+    """Linear read-outs and, beside them, an MLP on what was seen that begins by adding nothing."""
+
+    def __init__(self, model: EchoModel, seen: Tensor | None) -> None:
+        super().__init__()
+        self.linear = copy.deepcopy(model.readouts)
+        self.mlp: nn.Sequential | None = None
+        if seen is not None:
+            self.mean, self.scale = seen.mean(0), 1 / seen.std(0).clamp(min=1e-6)
+            last = nn.Linear(256, self.linear.out_features)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.mlp = nn.Sequential(nn.Linear(seen.shape[1], 256), nn.ReLU(), last)
+
+    def parts(self, y: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Input, weight and bias of the one linear map that gives the logits."""
+        if self.mlp is None:
+            return y, self.linear.weight, self.linear.bias
+        inner = self.mlp[:2]((torch.cat([y, state], 1) - self.mean) * self.scale)
+        last = cast(nn.Linear, self.mlp[2])
+        return (
+            torch.cat([y, inner], 1),
+            torch.cat([self.linear.weight, last.weight], 1),
+            self.linear.bias + last.bias,
+        )
+
+
+Found = tuple[int, tuple[int, ...]]
+"""Trials at each delay, and the right answers of a probe by delay."""
+
+
+def probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple[Found, Found]:
+    """Of a linear probe on the output, and of an MLP on output and state.
+
+    Both begin as the trained read-outs and see nothing twice, so neither can learn by heart.
+    """
+    model.eval()
+    looks, start = looks_into(model, task, seed + 13), time.perf_counter()
+    first = [torch.cat(next(looks)[:2], 1) for _ in range(4)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probes = [_Probe(model, None), _Probe(model, torch.cat(first))]
+    optimisers = [torch.optim.Adam(p.parameters(), lr=PROBE_RATE) for p in probes]
+    for step in range(PROBE_STEPS):
+        # A fifth of the time is for what follows.
+        used = (time.perf_counter() - start) / (0.8 * (deadline - start))
+        left = 1 - max(step / PROBE_STEPS, used)
+        if left <= 0:
+            break
+        y, state, answers = next(looks)
+        for one, optimiser in zip(probes, optimisers, strict=True):
+            optimiser.param_groups[0]["lr"] = PROBE_RATE * left
+            h, weight, bias = one.parts(y, state)
+            loss = ReadoutLoss.apply(h, weight, bias, answers)  # type: ignore[no-untyped-call]
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    trials, right = 0, [torch.zeros(task.max_delay + 1, dtype=torch.long) for _ in probes]
+    with torch.no_grad():
+        while trials < PROBED and (trials < 2_000 or time.perf_counter() < deadline):
+            y, state, answers = next(looks)
+            trials += len(y)
+            for one, count in zip(probes, right, strict=True):
+                said = F.linear(*one.parts(y, state)).view(len(y), -1, model.symbols).argmax(-1)
+                count += (said == answers).sum(0)
+    linear, mlp = ((trials, tuple(count.tolist())) for count in right)
+    return linear, mlp
+
+
+def probed_span(found: Found, at: float) -> int:
+    """Largest D whose interval's lower end is at least `at` at every d ≤ D; −1 for none."""
+    reached = -1
+    for d, correct in enumerate(found[1]):
+        if wilson(correct, found[0])[0] < at:
+            break
+        reached = d
+    return reached
+
+
+def gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
+    """|∂(v · y_t)/∂x_{t−d}| by d, v random, over 16 sequences; the largest is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    time = 2 * task.max_delay + 2
+    x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
+    y, _ = model.core(x)
+    v = torch.randn(y.shape[-1], generator=generator).to(y)
+    (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x)
+    norms = grad.float().norm(dim=2).mean(0).flip(0)[: task.max_delay + 1]
+    return tuple((norms / norms.max().clamp(min=1e-30)).tolist())
+
+
+def microseconds(model: EchoModel) -> float:
+    """Median time of one streamed symbol."""
+    stream, took = Stream(model, model.max_delay), []
+    for i in range(60):
+        start = time.perf_counter()
+        stream.push_ids([1 + i % len(model.alphabet)])
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[10:]) * 1e6
