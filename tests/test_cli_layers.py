@@ -55,6 +55,25 @@ class Raises(Mine):
         raise RuntimeError("out of luck")
 
 
+class NotInTraining(Mine):
+    def forward(self, x, state=None):
+        if self.training:
+            raise RuntimeError("only for show")
+        return self.rnn(x, state)
+
+
+class Chatty(Mine):
+    def forward(self, x, state=None):
+        print("here I am")
+        return self.rnn(x, state)
+
+
+class Explodes(Mine):
+    def forward(self, x, state=None):
+        y, state = self.rnn(x, state)
+        return y * 1e30, state
+
+
 class NeedsCuda(Mine):
     def forward(self, x, state=None):
         return self.rnn(x.cuda(), state)
@@ -70,8 +89,10 @@ def here(tmp_path, monkeypatch):
     """A folder with the researcher's module in it."""
     (tmp_path / "mylayers.py").write_text(LAYERS)
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "other.py").write_text("from mylayers import Ahead as Mine\n")
+    (tmp_path / "lacks.py").write_text("import torch\n\nx = torch.nn.GRUU\n")
     monkeypatch.chdir(tmp_path)
-    for name in ("mylayers", "broken"):
+    for name in ("mylayers", "broken", "other", "lacks"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -96,7 +117,8 @@ def test_profile_writes_a_table_a_figure_and_the_profiles(here, capsys):
     assert [p["name"] for p in told] == ["lmu", "Mine"]
     assert Profile.from_json(json.dumps(told[0])).span == 2
     assert {p.name for p in here.iterdir()} <= {
-        *("mylayers.py", "broken.py", "profile.svg", "profile.json", "__pycache__")
+        *("mylayers.py", "broken.py", "other.py", "lacks.py"),
+        *("profile.svg", "profile.json", "__pycache__"),
     }
 
 
@@ -126,6 +148,13 @@ def test_profile_as_json_prints_one_object_and_equal_work_gives_equal_figures(he
         (["profile", "mylayers:number"], "3 is no module and makes none"),
         (["profile", "nowhere:Layer"], "nowhere cannot be imported"),
         (["profile", "broken:Layer"], "broken raises ZeroDivisionError when it is imported"),
+        (["profile", "lacks:Layer"], "lacks raises AttributeError when it is imported"),
+        (["profile", "mylayers:number.x"], "mylayers has no number.x"),
+        (["profile", "mylayers:NotInTraining"], "cannot be trained: it raises RuntimeError"),
+        (["profile", "gru", "mylayers:Mine", "other:Mine"], "sees the future"),
+        (["profile", "gru", "--at", "1.5"], "the recall asked for is 1.5"),
+        (["profile", "gru", "--seeds", "1", "1"], "are not all different"),
+        (["profile", "gru", "--parameters", "0"], "no size is asked for"),
         (["profile", "gruu"], "did you mean gru?"),
         (["profile"], "no layer is named"),
         (["profile", "gru", "--seconds", "0"], "the budget is 0.0 seconds"),
@@ -153,6 +182,22 @@ def test_bad_input_gets_one_sentence(here, capsys, args, sentence):
     assert said.out == ""
     assert {p.name for p in here.iterdir()} | {"__pycache__"} == before
     assert (here / "there.svg").read_text() == "mine"
+
+
+def test_what_a_layer_prints_is_kept_out_of_the_answer(here, capsys):
+    args = ("--max-delay", 1, "--symbols", 3_000, "--hidden", 8, "--json")
+    assert ended("profile", "mylayers:Chatty", *args) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["profiles"][0]["name"] == "Chatty"
+    assert "here I am" in said.err
+
+
+def test_one_layer_that_diverges_does_not_cost_the_others(here, capsys):
+    args = ("--max-delay", 1, "--symbols", 3_000, "--hidden", 8, "--learning-rates", "1e-2")
+    assert ended("profile", "lru", "mylayers:Explodes", *args) == 2
+    said = capsys.readouterr()
+    assert "learning rate" in said.err.splitlines()[-1]
+    assert [p["name"] for p in json.loads((here / "profile.json").read_text())] == ["lru"]
 
 
 def test_debug_shows_where_it_happened(here):

@@ -91,10 +91,12 @@ def test_seeds_combine_to_mean_and_range(of_three):
     both = combine([of_three, replace(of_three, seeds=(other,))])
     assert both.span == 2
     assert both.span_interval == (2, 4)
-    assert both.verdict == "span 2, 95 % between 2 and 4"
+    assert both.verdict == "span 2, its seeds' intervals between 2 and 4"
     assert both.recall == of_three.recall
     with pytest.raises(SettingError, match="differ in more than their seeds"):
-        combine([of_three, replace(of_three, hidden=5)])
+        combine([of_three, replace(of_three, hidden=5, seeds=(other,))])
+    with pytest.raises(SettingError, match="not all different"):
+        combine([of_three, of_three])
 
 
 def test_a_layer_of_ones_own_goes_in_as_a_class_a_function_or_an_instance():
@@ -293,3 +295,59 @@ def test_a_core_whose_empty_state_is_not_zero_begins_anew_with_the_whole_batch()
     assert told.span >= 0
     assert seen
     assert not any(seen)
+
+
+class Dropped(Mine):
+    def forward(self, x, state=None):
+        y, state = super().forward(x, state)
+        return nn.functional.dropout(y, 0.3, self.training), state
+
+
+class Waves(nn.Module):
+    """Complex weights, as many state spaces have."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.read = nn.Parameter(torch.randn(width, width, dtype=torch.cfloat) / width)
+
+    def forward(self, x, state=None):
+        return (x.to(torch.cfloat) @ self.read).abs()
+
+
+class Blind(Mine):
+    """Lets no gradient through, as reservoirs do."""
+
+    def forward(self, x, state=None):
+        with torch.no_grad():
+            return super().forward(x, state)
+
+
+def test_chance_inside_a_layer_is_decided_by_the_seed():
+    a, b = (profile(Dropped, 1, symbols=3_000, hidden=8) for _ in range(2))
+    assert a == b
+
+
+@pytest.mark.parametrize("layer", [Waves, Blind])
+def test_layers_out_of_the_ordinary_are_measured_too(layer):
+    told = profile(layer, 1, symbols=3_000, hidden=27, learning_rates=[1e-2])
+    assert len(told.seeds[0].gradient) == 2
+
+
+class Caches(nn.Module):
+    """Sums all it has read, kept whole: a state that grows."""
+
+    def forward(self, x, state=None):
+        past = x if state is None else torch.cat([state, x], 1)
+        return past.cumsum(1)[:, -x.shape[1] :], past
+
+
+def test_a_state_that_grows_is_begun_anew_now_and_then():
+    lengths = []
+
+    class Watched(Caches):
+        def forward(self, x, state=None):
+            lengths.append(0 if state is None else state.shape[1])
+            return super().forward(x, state)
+
+    profile(Watched, 1, symbols=30_000, features=27, learning_rates=[1e-2])
+    assert max(lengths) < 200

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echospan.cores import as_core
+from echospan.cores import as_core, copy_module
 from echospan.cores.protocol import State, map_state, tensors
 from echospan.errors import CheckError, CoreError, EchospanError, SettingError
 
@@ -465,7 +465,7 @@ def check(
         )
 
     def make(width: int, hidden: int) -> nn.Module:
-        made: Any = copy.deepcopy(layer) if isinstance(layer, nn.Module) else None
+        made: Any = copy_module(layer) if isinstance(layer, nn.Module) else None
         made = made if made is not None else build(layer, features or width, hidden)
         try:
             return as_core(made, features)

@@ -11,6 +11,7 @@ import os
 import platform
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -248,86 +249,140 @@ def _found(layer: str) -> Any:
             )
         return layer
     module, _, name = layer.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # and there it stays: a layer may import more later
     try:
         found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except ImportError as e:
+    except ModuleNotFoundError as e:
         raise SettingError(
             f"{module} cannot be imported ({e})", "run where it lies, or install it"
         ) from e
-    except AttributeError:
-        there = sorted(n for n, v in vars(found).items() if callable(v) and n[0] != "_")
-        near = difflib.get_close_matches(name, there, 1)
-        raise SettingError(
-            f"{module} has no {name}",
-            f"did you mean {near[0]}?" if near else f"it has {', '.join(there[:12]) or 'nothing'}",
-        ) from None
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise SettingError(
             f"{module} raises {type(e).__name__} when it is imported ({e})", "mend it first"
         ) from e
-    finally:
-        sys.path.pop(0)
+    for part in name.split("."):
+        there = sorted(n for n in dir(found) if n[:1] != "_" and callable(getattr(found, n, None)))
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, there, 1)
+            raise SettingError(
+                f"{module} has no {name}",
+                f"did you mean {near[0]}?" if near else f"it has {', '.join(there[:12]) or 'none'}",
+            )
+        found = getattr(found, part)
     return found
+
+
+def _named_layers(layers: tuple[str, ...]) -> dict[str, Any]:
+    """By the short name where only one layer has it, by the whole one otherwise."""
+    if not layers:
+        raise SettingError("no layer is named", "name some, such as gru or mylayers:Mine")
+    whole = list(dict.fromkeys(layers))
+    short = [layer.rpartition(":")[2] for layer in whole]
+    with contextlib.redirect_stdout(sys.stderr):  # what a layer's module prints is no answer
+        return {
+            name if short.count(name) == 1 else layer: _found(layer)
+            for name, layer in zip(short, whole, strict=True)
+        }
 
 
 def _profile(command: Profile) -> int:
     layers = _named_layers(command.layers)
-    if command.parameters and command.state:
+    if command.parameters is not None and command.state is not None:
         raise SettingError(
             "--parameters and --state both set the size", "give one of them, and --hidden to none"
         )
-    saved = command.out.with_suffix(".json")
     if command.out.suffix not in (".svg", ".png", ".pdf"):
         raise SettingError(f"--out is {command.out}", "end it in .svg, .png or .pdf")
+    saved = command.out.with_suffix(".json")
     for path in (command.out, saved):
-        if path.exists() and not command.overwrite:
-            raise SettingError(f"{path} exists already", "name another with --out, or --overwrite")
-    if not command.out.resolve().parent.is_dir():
-        raise SettingError(f"{command.out.parent} is no folder", "make it, or name another")
+        _free(path, command.overwrite)
 
     from echospan.checkpoint import write_whole
-    from echospan.layers import fit_hidden
+    from echospan.errors import DivergenceError
     from echospan.plots import picture, profile_plot
+
+    profiles: list[Any] = []
+    failed: list[EchospanError] = []
+    interrupted = False
+    try:
+        with (
+            contextlib.redirect_stdout(sys.stderr),
+            _watching_layers([*layers], command) as on_progress,
+        ):
+            # All are looked at before the first is trained: a refusal comes at once.
+            measures = [_measurer(name, layer, command) for name, layer in layers.items()]
+            for measure in measures:
+                try:
+                    profiles.append(measure(on_progress=on_progress))
+                except EchospanError as e:
+                    if not profiles and not isinstance(e, DivergenceError):
+                        raise
+                    failed.append(e)  # what was measured before it is kept
+    except KeyboardInterrupt:
+        interrupted = True
+    if profiles:
+        told = "[\n" + ",\n".join(p.to_json() for p in profiles) + "\n]\n"
+        write_whole(saved, told.encode())
+        write_whole(command.out, picture(profile_plot(profiles), command.out.suffix[1:]))
+        if command.json:
+            print(json.dumps({"profiles": json.loads(told), "figure": str(command.out)}))
+        else:
+            _show_profiles(profiles, command)
+    for error in failed:
+        print(f"echospan: {error}", file=sys.stderr)
+    return 130 if interrupted else 2 if failed else 0
+
+
+def _free(path: Path, overwrite: bool) -> None:
+    """Whether a file may be written there, found out before the work and not after it."""
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise SettingError(f"{path} exists already", "name another with --out, or --overwrite")
+    if not path.resolve().parent.is_dir():
+        raise SettingError(f"{path.parent} is no folder", "make it, or name another")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as e:
+        raise SettingError(
+            f"nothing can be written to {path.resolve().parent} ({e.strerror})", "name another"
+        ) from None
+
+
+def _measurer(name: str, layer: Any, command: Profile) -> Callable[..., Any]:
+    """What profiles a layer, once its size is found and its promises are looked at."""
+    from echospan.alphabet import alphabet
+    from echospan.layers import fit_hidden, trusted
     from echospan.profiling import profile
 
-    profiles = []
-    with _watching_layers([*layers], command) as on_progress:
-        for name, layer in layers.items():
-            hidden = command.hidden
-            if command.parameters or command.state:
-                hidden = fit_hidden(
-                    layer,
-                    parameters=command.parameters,
-                    state=command.state,
-                    max_delay=command.max_delay,
-                    features=command.features,
-                    alphabet=command.alphabet,
-                )
-            profiles.append(
-                profile(
-                    layer,
-                    command.max_delay,
-                    seconds=command.seconds,
-                    symbols=command.symbols,
-                    hidden=hidden,
-                    features=command.features,
-                    seeds=command.seeds,
-                    learning_rates=command.learning_rates,
-                    alphabet=command.alphabet,
-                    at=command.at,
-                    name=name,
-                    on_progress=on_progress,
-                )
-            )
-    told = "[\n" + ",\n".join(p.to_json() for p in profiles) + "\n]\n"
-    write_whole(saved, told.encode())
-    write_whole(command.out, picture(profile_plot(profiles), command.out.suffix[1:]))
-    if command.json:
-        print(json.dumps({"profiles": json.loads(told), "figure": str(command.out)}))
-        return 0
+    hidden = command.hidden
+    if command.parameters is not None or command.state is not None:
+        hidden = fit_hidden(
+            layer,
+            parameters=command.parameters,
+            state=command.state,
+            max_delay=command.max_delay,
+            features=command.features,
+            alphabet=command.alphabet,
+        )
+    trusted(layer, len(alphabet(command.alphabet)) + 1, hidden or 128, command.features, 0)
+    return functools.partial(
+        profile,
+        layer,
+        command.max_delay,
+        seconds=command.seconds,
+        symbols=command.symbols,
+        hidden=hidden,
+        features=command.features,
+        seeds=command.seeds,
+        learning_rates=command.learning_rates,
+        alphabet=command.alphabet,
+        at=command.at,
+        name=name,
+    )
+
+
+def _show_profiles(profiles: list[Any], command: Profile) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -355,13 +410,6 @@ def _profile(command: Profile) -> int:
         f"rising: recall had not stopped growing. {budget} for each layer and seed, seeds "
         f"{' '.join(map(str, command.seeds))}, Adam at {rates}. Figure: {command.out}"
     )
-    return 0
-
-
-def _named_layers(layers: tuple[str, ...]) -> dict[str, Any]:
-    if not layers:
-        raise SettingError("no layer is named", "name some, such as gru or mylayers:Mine")
-    return {layer.rpartition(":")[2]: _found(layer) for layer in layers}
 
 
 @contextlib.contextmanager
@@ -406,10 +454,13 @@ def _check(command: Check) -> int:
     from echospan.checks import check
     from echospan.cores import CORES
 
-    reports = {
-        name: check(CORES[layer] if isinstance(layer, str) else layer, features=command.features)
-        for name, layer in _named_layers(command.layers).items()
-    }
+    with contextlib.redirect_stdout(sys.stderr):
+        reports = {
+            name: check(
+                CORES[layer] if isinstance(layer, str) else layer, features=command.features
+            )
+            for name, layer in _named_layers(command.layers).items()
+        }
     good = all(r.ok for results in reports.values() for r in results)
     if command.json:
         told = {n: [dataclasses.asdict(r) for r in results] for n, results in reports.items()}

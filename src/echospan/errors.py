@@ -5,6 +5,7 @@
     ├── DelayError      (ValueError)  a delay the model was not trained on
     ├── SettingError    (ValueError)  a setting out of its range
     ├── DeviceError     (RuntimeError) a device that is not there
+    ├── DivergenceError (ArithmeticError) a loss or gradient that is no longer a number
     ├── CoreError       (TypeError)   a module that cannot be a core
     ├── CheckError      (AssertionError) a promise that a core does not keep
     └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
@@ -39,6 +40,10 @@ class SettingError(EchospanError, ValueError):
 
 class DeviceError(EchospanError, RuntimeError):
     """A device that this machine does not have."""
+
+
+class DivergenceError(EchospanError, ArithmeticError):
+    """A training whose loss or gradient is no longer a finite number."""
 
 
 class CoreError(EchospanError, TypeError):

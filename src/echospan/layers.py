@@ -9,8 +9,8 @@ from torch import nn
 
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
-from echospan.cores import as_core, make_core, tensors
-from echospan.errors import EchospanError, SettingError
+from echospan.cores import as_core, copy_module, make_core, tensors
+from echospan.errors import CoreError, EchospanError, SettingError
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -27,7 +27,24 @@ def trusted(layer: Layer, symbols: int, hidden: int, features: int | None, seed:
     if not isinstance(layer, str):
         for promise in (check_causal, check_rows_independent, check_chunks):
             promise(lambda *_: copy.deepcopy(core))
+        _tried_in_training(copy.deepcopy(core), type(getattr(core, "module", core)).__name__)
     return core
+
+
+def _tried_in_training(core: Any, name: str) -> None:
+    like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
+    x = torch.ones(3, 5, core.input_size, dtype=like.dtype, requires_grad=True)
+    try:
+        y, state = core.train()(x)
+        core(x, state)
+        if y.requires_grad:
+            y.sum().backward()
+    except Exception as e:
+        reason = (str(e).splitlines() or [""])[0]
+        raise CoreError(
+            f"{name} cannot be trained: it raises {type(e).__name__} ({reason})",
+            "try it yourself, in train() and with backward()",
+        ) from e
 
 
 def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
@@ -37,11 +54,11 @@ def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: i
         if isinstance(layer, str):
             return make_core(layer, features or symbols, hidden)
         module = (
-            copy.deepcopy(layer)
+            copy_module(layer)
             if isinstance(layer, nn.Module)
             else build(layer, features or hidden, hidden)
         )
-    return as_core(module, features)
+    return as_core(module.cpu(), features)
 
 
 def fit_hidden(

@@ -1,7 +1,7 @@
 """Embedding, core and read-outs: one pass of the core answers at every delay."""
 
 from collections.abc import Sequence
-from typing import cast
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,11 @@ from echospan.alphabet import BLANK_MARK, Alphabet
 from echospan.cores import GRU, Core, State, make_core
 from echospan.errors import DelayError, SettingError
 from echospan.recipes import ModelConfig
+
+
+def is_plain_gru(core: nn.Module) -> TypeGuard[GRU]:
+    """Whether a core is our GRU with nothing added, so that its projection may be a table."""
+    return type(core) is GRU and not core.bidirectional and not core.dropout
 
 
 class EchoModel(nn.Module):
@@ -62,7 +67,7 @@ class EchoModel(nn.Module):
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
         """
-        if self.delay_embedding is None and isinstance(self.core, GRU) and symbols.is_cpu:
+        if self.delay_embedding is None and symbols.is_cpu and is_plain_gru(self.core):
             # The input projection is linear: project the few symbols, then look them up.
             table = self.core.project(self.embedding.weight)
             y, state = self.core.forward_projected(

@@ -24,7 +24,8 @@ PROBED = 16_384
 """Moments that a probe is measured on."""
 
 WIDEST_STATE = 4096
-"""Numbers of state that the MLP probe takes in beside the output; of a wider one, none."""
+"""Numbers of state that the MLP probe takes in beside the output; of a wider one, or one that
+grows, none."""
 
 
 Look = tuple[Tensor, Tensor, Tensor]
@@ -35,6 +36,13 @@ def looks_into(model: EchoModel, task: EchoTask, seed: int, rows: int = 256) -> 
     """Fresh looks at every third step of sequences like those in which recall is measured."""
     generator = torch.Generator().manual_seed(seed)
     length = 2 * task.max_delay + 4
+    with torch.no_grad():
+        one, two = (
+            [t.shape for t in tensors(model.hidden(torch.ones(1, n, dtype=torch.long))[1])]
+            for n in (1, 2)
+        )
+    rereads = getattr(model.core, "carries", "") == "its last inputs"  # ours, not the layer's
+    shown = one == two and not rereads
     while True:
         past, state, read, time = task.empty_past(rows), None, 0, task.max_delay + 1
         while read + time <= length:
@@ -45,9 +53,13 @@ def looks_into(model: EchoModel, task: EchoTask, seed: int, rows: int = 256) -> 
                 parts = [
                     t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)
                 ]
-                if not parts or sum(p.shape[1] for p in parts) > WIDEST_STATE:
-                    parts = [y.new_zeros(rows, 0)]
-            yield y[:, -1].float(), torch.cat(parts, 1), targets[:, -1]
+                if not shown or sum(p.shape[1] for p in parts) > WIDEST_STATE:
+                    parts = []
+            yield (
+                y[:, -1].float(),
+                torch.cat([y.new_zeros(rows, 0).float(), *parts], 1),
+                targets[:, -1],
+            )
             read, time = read + time, 3
 
 
@@ -59,7 +71,10 @@ class _Probe(nn.Module):
         self.linear = copy.deepcopy(model.readouts)
         self.mlp: nn.Sequential | None = None
         if seen is not None:
-            self.mean, self.scale = seen.mean(0), 1 / seen.std(0).clamp(min=1e-6)
+            spread = seen.std(0)
+            self.mean = seen.mean(0)
+            # What was still at first may move later: it must not arrive a million times too large.
+            self.scale = 1 / spread.clamp(min=float(spread.mean()) / 10 + 1e-12)
             last = nn.Linear(256, self.linear.out_features)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
@@ -96,7 +111,7 @@ def probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple
     optimisers = [torch.optim.Adam(p.parameters(), lr=PROBE_RATE) for p in probes]
     for step in range(PROBE_STEPS):
         # A fifth of the time is for what follows.
-        used = (time.perf_counter() - start) / (0.8 * (deadline - start))
+        used = (time.perf_counter() - start) / (0.8 * max(deadline - start, 1e-9))
         left = 1 - max(step / PROBE_STEPS, used)
         if left <= 0:
             break
@@ -137,8 +152,12 @@ def gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
     x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
     y, _ = model.core(x)
     v = torch.randn(y.shape[-1], generator=generator).to(y)
-    (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x)
-    norms = grad.float().norm(dim=2).mean(0).flip(0)[: task.max_delay + 1]
+    if not y.requires_grad:
+        return (0.0,) * (task.max_delay + 1)
+    (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x, allow_unused=True)
+    if grad is None:
+        return (0.0,) * (task.max_delay + 1)
+    norms = grad.nan_to_num().float().norm(dim=2).mean(0).flip(0)[: task.max_delay + 1]
     return tuple((norms / norms.max().clamp(min=1e-30)).tolist())
 
 

@@ -25,8 +25,8 @@ from torch import nn
 
 from echospan import __version__
 from echospan.alphabet import alphabet as find_alphabet
-from echospan.errors import SettingError
-from echospan.evaluation import evaluate_span, length_recall
+from echospan.errors import DivergenceError, SettingError
+from echospan.evaluation import evaluate, evaluate_span, length_recall
 from echospan.layers import Layer, name_of, sizes_of, trusted
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
@@ -193,13 +193,15 @@ class Profile:
     def verdict(self) -> str:
         """One sentence: the span, how sure it is, whether it may yet grow."""
         low, high = self.span_interval
-        sure = "" if low == high == self.span else f", 95 % between {low} and {high}"
+        between = f"between {low} and {high}"
+        sure = f", 95 % {between}" if len(self.seeds) == 1 else f", its seeds' intervals {between}"
+        sure = "" if low == high == self.span else sure
         end = " (all that was asked)" if self.span == self.max_delay else ""
         return f"span {self.span}{end}{sure}" + (", recall still rising" if self.rising else "")
 
     def to_json(self) -> str:
         """All of it, without loss."""
-        return json.dumps(asdict(self))
+        return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
@@ -275,9 +277,16 @@ class Profile:
 def combine(profiles: Sequence[Profile]) -> Profile:
     """Profiles of one layer at several seeds, as one.
 
-    Raises SettingError where they do not ask the same of the same.
+    Raises SettingError where they do not ask the same of the same, or a seed comes twice.
     """
+    if not profiles:
+        raise SettingError("there is nothing to combine", "give one profile or more")
     first = profiles[0]
+    seeds = [s.seed for p in profiles for s in p.seeds]
+    if len(set(seeds)) < len(seeds):
+        raise SettingError(
+            f"the seeds {sorted(seeds)} are not all different", "combine each run once"
+        )
     for other in profiles[1:]:
         if replace(other, seeds=first.seeds, versions=first.versions) != first:
             raise SettingError(
@@ -324,8 +333,13 @@ def profile(
         raise SettingError(f"the budget is {seconds} seconds", "give it some time")
     if symbols is not None and symbols < 1:
         raise SettingError(f"the budget is {symbols} symbols", "give it some, such as 1_000_000")
-    if not seeds:
-        raise SettingError("there are no seeds", "give at least one")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SettingError(
+            "there are no seeds" if not seeds else f"the seeds {list(seeds)} are not all different",
+            "give at least one, each once",
+        )
+    if not 0 < at < 1:
+        raise SettingError(f"the recall asked for is {at}", "use a share below 1, such as 0.99")
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
@@ -339,9 +353,12 @@ def profile(
     told = name or (layer if isinstance(layer, str) else name_of(layer))
     key = layer if isinstance(layer, str) else ""
     default = PILOTS if not key else (RATES.get(key, 1e-2),)
-    rates = tuple(learning_rates or default)
+    rates = default if learning_rates is None else tuple(map(float, learning_rates))
+    if not rates:
+        raise SettingError("there are no learning rates", "give one or more, or leave them out")
     runs, facts = [], {}
-    for seed in seeds:
+    for seed in map(int, seeds):
+        start = time.perf_counter()
         core = trusted(layer, len(characters) + 1, hidden, features, seed)
         facts = sizes_of(core, max_delay)
         runs.append(
@@ -349,6 +366,7 @@ def profile(
                 core,
                 replace(config, hidden=core.hidden_size),
                 seed=seed,
+                start=start,
                 seconds=seconds,
                 symbols=symbols,
                 rates=rates,
@@ -391,6 +409,7 @@ def _one_seed(
     config: ModelConfig,
     *,
     seed: int,
+    start: float,
     seconds: float,
     symbols: int | None,
     rates: tuple[float, ...],
@@ -399,13 +418,13 @@ def _one_seed(
     on_progress: Callable[[Progress], None] | None,
     on_model: Callable[[int, EchoModel], None] | None,
 ) -> SeedProfile:
-    start = time.perf_counter()
     deadline = math.inf if symbols else start + seconds
     # Evaluation, probes and what goes by the way take the rest.
     share = max(0.6, 1 - 100 / seconds)
     training = TrainingConfig(
         seconds=1e9 if symbols else share * seconds,
         symbols=symbols,
+        steps=10**9,
         target=0.998,
         polish=200,
         batch=batch,
@@ -430,9 +449,12 @@ def _one_seed(
             "symbols": math.ceil(0.06 * symbols) if symbols else None,
             "fall": 0.0,
         }
-        tried = {
-            rate: _last_bits(run(replace(training, **few, learning_rate=rate))) for rate in rates
-        }
+        tried = {}
+        for rate in rates:
+            try:
+                tried[rate] = _bits(run(replace(training, **few, learning_rate=rate)))
+            except DivergenceError:
+                tried[rate] = -1.0
         left = 1 - 0.06 * len(rates)
         training = replace(
             training,
@@ -475,18 +497,21 @@ def _one_seed(
     )
 
 
-def _last_bits(result: TrainingResult) -> float:
-    return result.history[-1].evaluation.recalled_bits if result.history else -1.0
+def _bits(result: TrainingResult) -> float:
+    return evaluate(result.model, trials=2_000, seed=5).recalled_bits
 
 
 def _rising(history: Sequence[Progress]) -> bool:
-    """Whether mean recall gained a hundredth or more over the last quarter of the steps."""
+    """Whether mean recall gained a hundredth or more over the last quarter of the steps.
+
+    The rate falls to zero there: a little of what looks like an end is the schedule's.
+    """
 
     def mean(p: Progress) -> float:
         return statistics.fmean(d.recall for d in p.evaluation.delays)
 
-    if not history:
-        return True
+    if len(history) < 2:
+        return not history or not history[-1].reached
     last = history[-1]
     before = [p for p in history if p.step <= 0.75 * last.step] or list(history[:1])
     return mean(last) - mean(before[-1]) >= 0.01

@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from echospan.cores import GRU, State
-from echospan.model import EchoModel
+from echospan.cores import State
+from echospan.model import EchoModel, is_plain_gru
 
 
 class Stream:
@@ -23,7 +23,7 @@ class Stream:
         self.device = model.readouts.weight.device
         with torch.inference_mode():
             core = model.core
-            fast = isinstance(core, GRU) and not model.by_input and self.device.type == "cpu"
+            fast = is_plain_gru(core) and not model.by_input and self.device.type == "cpu"
             self.table = core.project(model.embedding.weight) if fast else None  # type: ignore[operator]
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from echospan.cores import State, batch_dim, map_state
-from echospan.errors import DeviceError
+from echospan.errors import DeviceError, DivergenceError
 from echospan.evaluation import Evaluation, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe
@@ -126,19 +126,33 @@ def train(
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
     recipe names. Ctrl-C ends it and keeps what was reached.
     """
-    config = recipe.training
-    device = find_device(config.device)
+    device = find_device(recipe.training.device)
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        start = time.perf_counter()
-        model = EchoModel(recipe.model, core).to(device)
-    model.train()
+    # Not the weights alone: a layer may draw while it is trained, as dropout does.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(recipe.training.seed)
+        return _train(recipe, on_progress, core, device)
+
+
+def _train(
+    recipe: Recipe,
+    on_progress: Callable[[Progress], None] | None,
+    core: nn.Module | None,
+    device: torch.device,
+) -> TrainingResult:
+    config = recipe.training
+    start = time.perf_counter()
+    model = EchoModel(recipe.model, core).to(device).train()
     task = EchoTask(len(model.alphabet), model.max_delay)
     generator = torch.Generator(device).manual_seed(config.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
+    optimiser = torch.optim.Adam(
+        parameters,
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
+        fused=all(p.is_floating_point() for p in parameters),  # it knows no complex numbers
+    )
     history: list[Progress] = []
     state: State = None
     past = task.empty_past(config.batch, device)
@@ -197,10 +211,16 @@ def train(
             state, past = map_state(Tensor.detach, state), task.carry(symbols, past)
             optimiser.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            value = loss.item()
+            if not (math.isfinite(value) and math.isfinite(norm.item())):
+                raise DivergenceError(
+                    f"at step {step + 1} the loss is {value:.3g}, its gradient's norm "
+                    f"{norm.item():.3g}, at a learning rate of {rate:.2g}",
+                    f"train with a smaller one, such as {rate / 3:.1g}",
+                )
             optimiser.step()
             step += 1
-            value = loss.item()
             smooth_loss += 0.1 * (value - smooth_loss)
             if step in (check_at, last_step):
                 before = time.perf_counter()
@@ -248,6 +268,6 @@ def _keep_rows(core: nn.Module, state: State, keep: Tensor) -> State:
     def masked(part: Tensor) -> Tensor:
         shape = [1] * part.dim()
         shape[rows] = len(keep)
-        return part * keep.view(shape)
+        return part.masked_fill(~keep.view(shape), 0)
 
     return map_state(masked, state)

@@ -18,6 +18,7 @@ from echospan.cores.lstm import LSTM as LSTM
 from echospan.cores.mamba import Mamba as Mamba
 from echospan.cores.min_gru import MinGRU as MinGRU
 from echospan.cores.min_lstm import MinLSTM as MinLSTM
+from echospan.cores.probing import copy_module as copy_module
 from echospan.cores.protocol import Core as Core
 from echospan.cores.protocol import State as State
 from echospan.cores.protocol import batch_dim as batch_dim

@@ -135,24 +135,29 @@ class Found:
     """What else should be known of how it is carried."""
 
 
+def copy_module(module: nn.Module) -> nn.Module:
+    """A copy, of what it keeps on itself too; CoreError where it cannot be copied."""
+    memo: dict[int, Any] = {}
+    for _, value in slots(module):
+        for leaf in leaves(value):
+            if isinstance(leaf, Tensor) and not leaf.is_leaf:
+                memo[id(leaf)] = leaf.detach().clone()
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as e:
+        raise CoreError(
+            f"{type(module).__name__} cannot be copied ({first_line(e)})",
+            "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        ) from None
+
+
 class Probe:
     """Tries a copy of one module; without `judge` it takes in what breaks a core's promises too."""
 
     def __init__(self, module: nn.Module, judge: bool = True) -> None:
         self.judge = judge
         self.name = type(module).__name__
-        memo: dict[int, Any] = {}
-        for _, value in slots(module):
-            for leaf in leaves(value):
-                if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                    memo[id(leaf)] = leaf.detach().clone()
-        try:
-            self.module = copy.deepcopy(module, memo).eval()
-        except Exception as e:
-            raise CoreError(
-                f"{self.name} cannot be copied ({first_line(e)})",
-                "it is tried on a copy: keep on it what copy.deepcopy can copy",
-            ) from None
+        self.module = copy_module(module).eval()
         for reset in RESETS:
             with_none = getattr(self.module, reset, None)
             if callable(with_none):
@@ -611,8 +616,10 @@ class Probe:
             empty = self.gap(whole, self.run(found.call, x, zeros)[0]) == 0
         except Exception:
             kept, empty = False, False
-        # What the rows share cannot be emptied for one of them.
+        # What the rows share cannot be emptied for one of them; what grows would never end.
         empty = empty and all(leaf.dim is not None for leaf in found.leaves)
+        _, earlier = self.run(found.call, x[:, : x.shape[1] // 2])
+        empty = empty and _shapes(earlier) == _shapes(before)
         return replace(found, zeros_are_empty=empty, keeps=kept)
 
     def inside(self, found: Found, x: Tensor, whole: Tensor) -> Found:
@@ -732,6 +739,12 @@ def _leaf(a: Any, b: Any, rows: int) -> Leaf:
     if a.shape[dim] * (rows - 1) != b.shape[dim] * rows:
         raise Opaque("a state whose size is no multiple of the rows")
     return Leaf(None, a.dtype, dim, a.shape[dim] // rows)
+
+
+def _shapes(tree: Any) -> list[torch.Size]:
+    shapes: list[torch.Size] = []
+    walk(lambda leaf: shapes.append(leaf.shape) if isinstance(leaf, Tensor) else None, tree)
+    return shapes
 
 
 def _zero(leaf: Any) -> Any:
