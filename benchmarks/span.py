@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     if args.quick:
-        args.seconds, args.only = 5.0, ["lmu", "lru", "gru"]
+        args.seconds, args.only = 5.0, ["lstm", "lru", "rnn"]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {args.seconds:g} s each")
     for name in args.only:
         entry = ENTRIES[name]

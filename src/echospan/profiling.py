@@ -438,7 +438,9 @@ def _one_seed(
 
     def run(training: TrainingConfig) -> TrainingResult:
         recipe = Recipe(model=config, training=training)
-        result = train(recipe, on_progress, copy.deepcopy(core))
+        # However long the looks on the way took, time is left for what comes after.
+        until = start + max(0.75, share) * (deadline - start)
+        result = train(recipe, on_progress, copy.deepcopy(core), until)
         if result.interrupted:
             raise KeyboardInterrupt
         return result
@@ -471,7 +473,9 @@ def _one_seed(
     reads, stores = probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
     if on_model is not None:
         on_model(seed, model)
-    lengths = length_recall(model, Recipe(model=config).window, trials=2_000, seed=seed + 17)
+    lengths = length_recall(
+        model, Recipe(model=config).window, trials=2_000, seed=seed + 17, deadline=deadline
+    )
     return SeedProfile(
         seed=seed,
         delays=tuple(

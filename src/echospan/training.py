@@ -120,11 +120,13 @@ def train(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
     core: nn.Module | None = None,
+    deadline: float = math.inf,
 ) -> TrainingResult:
     """Build and train a model; deterministic for a seed on one machine and thread count.
 
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
-    recipe names. Ctrl-C ends it and keeps what was reached.
+    recipe names. Ctrl-C ends it and keeps what was reached. `deadline`, of `time.perf_counter`,
+    ends it too, what evaluation takes included.
     """
     device = find_device(recipe.training.device)
     # The first optimiser of a process imports much of torch: an import, not training.
@@ -132,7 +134,7 @@ def train(
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.training.seed)
-        return _train(recipe, on_progress, core, device)
+        return _train(recipe, on_progress, core, device, deadline)
 
 
 def _train(
@@ -140,6 +142,7 @@ def _train(
     on_progress: Callable[[Progress], None] | None,
     core: nn.Module | None,
     device: torch.device,
+    deadline: float,
 ) -> TrainingResult:
     config = recipe.training
     start = time.perf_counter()
@@ -166,8 +169,10 @@ def _train(
         last_step = min(last_step, math.ceil(config.symbols / a_step))
     with _ctrl_c() as stop:
         while not stop:
-            elapsed = time.perf_counter() - start - evaluating
-            left = 1 - max(elapsed / config.seconds, step / last_step)
+            now = time.perf_counter()
+            elapsed = now - start - evaluating
+            late = (now - start) / max(deadline - start, 1e-9)
+            left = 1 - max(elapsed / config.seconds, step / last_step, late)
             if left <= 0:
                 break
             if to_target is not None:

@@ -1,0 +1,30 @@
+"""Each benchmark still runs, in its quick form, and the page of results is what is stored."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "args", "said"),
+    [
+        ("gru", [], "ratio"),
+        ("homework", ["--quick"], "target in 2 of 2 seeds"),
+        ("span", ["--quick"], "lru"),
+        ("coverage", ["--quick"], "of 2 seeds"),
+        ("results", ["--check"], ""),
+    ],
+)
+def test_a_benchmark_runs(module, args, said):
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", *args],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said in done.stdout
