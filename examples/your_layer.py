@@ -26,6 +26,6 @@ class Leaky(torch.nn.Module):
         return torch.stack(outputs, 1), h
 
 
-profile = echospan.profile(Leaky, max_delay=8, seconds=20)
+profile = echospan.profile(Leaky, max_delay=8, seconds=10)
 print(profile)
 profile.plot().savefig("leaky.svg")

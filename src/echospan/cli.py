@@ -402,13 +402,21 @@ def _show_profiles(profiles: list[Any], command: Profile) -> None:
     console.print(table)
     budget = f"{command.symbols:,} symbols" if command.symbols else f"{command.seconds:g} s"
     rates = ", ".join(f"{p.seeds[0].learning_rate:g} {p.name}" for p in profiles)
+    legend = {
+        "span": f"span: learnt end to end, at {command.at:.0%} recall, delays 0 to "
+        f"{command.max_delay}",
+        "reads": "reads, stores: found by a linear and an MLP probe",
+        "bits": f"bits: recalled, of {profiles[0].bits_asked:.1f}",
+        "/state": "/state: for each number carried",
+        "grad": "grad: how far the gradient reaches",
+        "k/s": "k/s: thousand symbols a second in training",
+        "µs": "µs: of one streamed symbol",
+        "": "rising: recall had not stopped growing",
+    }
     console.print(
-        f"span: learnt end to end; reads, stores: found by a linear and an MLP probe; all at "
-        f"{command.at:.0%} recall, delays 0 to {command.max_delay}. bits: recalled, of "
-        f"{profiles[0].bits_asked:.1f}; /state: for each number carried; grad: how far the "
-        "gradient reaches; k/s: thousand symbols a second in training; µs: of one streamed symbol; "
-        f"rising: recall had not stopped growing. {budget} for each layer and seed, seeds "
-        f"{' '.join(map(str, command.seeds))}, Adam at {rates}. Figure: {command.out}"
+        "; ".join(text for heading, text in legend.items() if heading in headings)
+        + f". {budget} for each layer and seed, seeds {' '.join(map(str, command.seeds))}, Adam "
+        f"at {rates}. Figure: {command.out}, all figures: {command.out.with_suffix('.json')}"
     )
 
 
