@@ -35,8 +35,9 @@ def _tried_in_training(core: Any, name: str) -> None:
     like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
     x = torch.ones(3, 5, core.input_size, dtype=like.dtype, requires_grad=True)
     try:
-        y, state = core.train()(x)
-        core(x, state)
+        with torch.random.fork_rng(devices=[]):  # the caller's numbers stay as they were
+            y, state = core.train()(x)
+            core(x, state)
         if y.requires_grad:
             y.sum().backward()
     except Exception as e:

@@ -106,14 +106,19 @@ class EchoModel(nn.Module):
         index = delays.view(len(symbols), -1, 1, 1).expand(*symbols.shape, 1, self.symbols)
         return logits.gather(2, index).squeeze(2), state
 
+    def readouts_at(self, delays: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight `(delay·symbol, hidden)` and bias of the read-outs at `delays (delay,)`."""
+        weight = self.readouts.weight.unflatten(0, (-1, self.symbols))[delays].flatten(0, 1)
+        return weight, self.readouts.bias.unflatten(0, (-1, self.symbols))[delays].flatten()
+
     def ask(self, symbols: Tensor, delays: Tensor) -> Tensor:
         """Logits `(batch, time, delay, symbol)` at some delays, `delays (delay,)`, alone."""
         if self.by_input:
             return self(symbols)[0][:, :, delays]  # type: ignore[no-any-return]
-        weight = self.readouts.weight.unflatten(0, (-1, self.symbols))[delays].flatten(0, 1)
-        bias = self.readouts.bias.unflatten(0, (-1, self.symbols))[delays].flatten()
         y, _ = self.hidden(symbols)
-        return F.linear(y, weight, bias).view(*symbols.shape, len(delays), self.symbols)
+        return F.linear(y, *self.readouts_at(delays)).view(
+            *symbols.shape, len(delays), self.symbols
+        )
 
     def read(self, hidden: Tensor, delay: int) -> Tensor:
         """Logits `(…, symbol)` of `hidden (…, hidden)` at one delay, the others unasked."""

@@ -196,15 +196,16 @@ def _train(
                 fresh = torch.multinomial(weights, config.batch, True, generator=generator)
                 delays = torch.where(keep, delays, fresh) if step else fresh
             y, state = model.hidden(symbols, state, delays)
-            weight, bias, targets_asked = model.readouts.weight, model.readouts.bias, targets
+            weight: Tensor = model.readouts.weight
+            bias: Tensor = model.readouts.bias
+            targets_asked = targets
             if model.by_input:
                 index = delays[:, None, None].expand(*symbols.shape, 1)
                 targets_asked = targets.gather(2, index)
             elif config.asked_at_once and config.asked_at_once <= model.max_delay:
                 order = torch.randperm(model.max_delay + 1, generator=generator, device=device)
                 some = order[: config.asked_at_once]
-                weight = weight.unflatten(0, (-1, model.symbols))[some].flatten(0, 1)
-                bias = bias.unflatten(0, (-1, model.symbols))[some].flatten()
+                weight, bias = model.readouts_at(some)
                 targets_asked = targets[..., some]
             # Time first, as the core lays it out: no copy on the way to the matrix products.
             loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
