@@ -12,9 +12,10 @@ from torch import nn
 import echospan
 from echospan.cores import CORES, DelayLine
 from echospan.errors import CoreError, SettingError
-from echospan.evaluation import always_valid, evaluate_span, wilson
+from echospan.evaluation import always_valid, evaluate, evaluate_span, wilson
 from echospan.layers import fit_hidden
 from echospan.profiling import combine, profile
+from echospan.recipes import ModelConfig
 
 
 class Mine(nn.Module):
@@ -249,6 +250,17 @@ def test_trials_go_where_the_edge_of_the_span_is():
     assert edge > 4 * first
     assert first == pytest.approx(beyond, rel=0.5)
     assert (seen.span, seen.span_at_most) == (0, 0)
+
+
+def test_what_bets_wrongly_gains_less_than_nothing_and_is_not_flattered_by_many_looks():
+    model = echospan.EchoModel(ModelConfig(alphabet="abcd", max_delay=0, hidden=4))
+    nn.init.zeros_(model.readouts.weight)
+    model.readouts.bias.data[:5] = torch.tensor([-1.0, 0.05, 0.0, 0.0, -0.05])  # always says a
+    seen = evaluate_span(model, 0.25, trials=32_000).delays[0]
+    alone = evaluate(model, trials=100_000, seed=5).delays[0]
+    assert seen.trials > 10_000  # several looks
+    assert seen.gain == pytest.approx(alone.gain, abs=0.01)
+    assert seen.gain < 0 == seen.bits
 
 
 class Secretive(nn.Module):

@@ -39,13 +39,18 @@ class DelayRecall:
     delay: int
     trials: int
     correct: int
-    bits: float
-    """max(0, log2 N − cross-entropy): what the answer tells of the symbol, at least."""
+    gain: float
+    """log2 N − cross-entropy in bits; below 0 where a guess at random would have been better."""
 
     @property
     def recall(self) -> float:
         """Share of correct answers where there was something to say."""
         return self.correct / self.trials if self.trials else 0.0
+
+    @property
+    def bits(self) -> float:
+        """max(0, gain): what the answer tells of the symbol, at least."""
+        return max(0.0, self.gain)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -174,8 +179,8 @@ def evaluate_span(
         for new in seen.delays:
             old = delays[new.delay]
             total = old.trials + new.trials
-            bits = (old.bits * old.trials + new.bits * new.trials) / total
-            delays[new.delay] = DelayRecall(new.delay, total, old.correct + new.correct, bits)
+            gain = (old.gain * old.trials + new.gain * new.trials) / total
+            delays[new.delay] = DelayRecall(new.delay, total, old.correct + new.correct, gain)
         intervals = tuple(always_valid(d.correct, d.trials, confidence) for d in delays)
         asked = []
         for d, (low, high) in enumerate(intervals):
@@ -234,8 +239,8 @@ def evaluate(
     delays = []
     for i, d in enumerate(which):
         answers = rows * (steps - d)
-        bits = math.log2(task.symbols) - float(nats[i]) / answers / math.log(2)
-        delays.append(DelayRecall(d, answers, int(correct[i]), max(0.0, bits)))
+        gain = math.log2(task.symbols) - float(nats[i]) / answers / math.log(2)
+        delays.append(DelayRecall(d, answers, int(correct[i]), gain))
     return Evaluation(tuple(delays), rows * sum(which), blanks_correct)
 
 
