@@ -3,8 +3,8 @@
     python -m benchmarks.results            # writes it
     python -m benchmarks.results --check    # exits 1 where the page is not what the profiles say
 
-Stored are docs/profile.json (`echospan profile …`) and docs/span.jsonl (`python -m benchmarks.span
---save docs/span.jsonl`).
+Stored are docs/profile.json (`echospan profile …`), docs/others.json (`python -m benchmarks.others
+--save docs/others.json`) and docs/span.jsonl (`python -m benchmarks.span --save docs/span.jsonl`).
 """
 
 import json
@@ -49,6 +49,17 @@ def page() -> str:
         table(profiles),
         "![Recall against delay](profile.svg)",
     ]
+    others = DOCS / "others.json"
+    if others.exists():
+        theirs = [Profile.from_json(json.dumps(p)) for p in json.loads(others.read_text())]
+        parts += [
+            "## Layers that others wrote",
+            "`python -m benchmarks.others`: packages from PyPI, their layers as they are, 128 "
+            f"wide, delays 0 to {theirs[0].max_delay}, {theirs[0].settings['seconds']:g} s each, "
+            "the rate found in short trials. A state of thousands of numbers is a past that is "
+            "read again.",
+            table(theirs),
+        ]
     stored = DOCS / "span.jsonl"
     if stored.exists():
         runs = [Profile.from_json(line) for line in stored.read_text().splitlines()]

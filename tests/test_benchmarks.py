@@ -17,6 +17,8 @@ HOME = Path(__file__).parents[1]
         ("span", ["--quick"], "lru"),
         ("coverage", ["--quick"], "of 2 seeds"),
         ("results", ["--check"], ""),
+        ("report", ["--quick"], "200 results"),
+        ("bench", ["--quick"], "ratio"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):

@@ -64,7 +64,7 @@ def counts_from_one(model, *, trials, seed):
 
 def in_nats(model, *, trials, seed):
     good = evaluate(model, trials=trials, seed=seed)
-    return replace(good, delays=tuple(replace(d, bits=d.bits * math.log(2)) for d in good.delays))
+    return replace(good, delays=tuple(replace(d, gain=d.gain * math.log(2)) for d in good.delays))
 
 
 def of_the_wrong_delay(self, symbols, past=None, real=EchoTask.targets):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from echospan.alphabet import Alphabet as Alphabet
+    from echospan.benching import bench as bench
     from echospan.capacity import memory_capacity as memory_capacity
     from echospan.checkpoint import load as load
     from echospan.checks import check as check
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from echospan.evaluation import Evaluation as Evaluation
     from echospan.evaluation import evaluate as evaluate
     from echospan.evaluation import stream_errors as stream_errors
+    from echospan.grids import Cell as Cell
+    from echospan.grids import Grid as Grid
     from echospan.model import EchoModel as EchoModel
     from echospan.profiling import Profile as Profile
     from echospan.profiling import combine as combine
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from echospan.recipes import ModelConfig as ModelConfig
     from echospan.recipes import Recipe as Recipe
     from echospan.recipes import TrainingConfig as TrainingConfig
+    from echospan.store import results as results
     from echospan.streaming import Stream as Stream
     from echospan.tasks import EchoTask as EchoTask
     from echospan.training import train as train
@@ -36,10 +40,12 @@ __version__ = "0.1.0"
 _HOME = {
     "Alphabet": "alphabet",
     "CORES": "cores",
+    "Cell": "grids",
     "EchoModel": "model",
     "EchoTask": "tasks",
     "EchospanError": "errors",
     "Evaluation": "evaluation",
+    "Grid": "grids",
     "ModelConfig": "recipes",
     "Profile": "profiling",
     "RECIPES": "recipes",
@@ -48,12 +54,14 @@ _HOME = {
     "TrainingConfig": "recipes",
     "as_core": "cores",
     "assert_span": "pytest_plugin",
+    "bench": "benching",
     "check": "checks",
     "combine": "profiling",
     "evaluate": "evaluation",
     "load": "checkpoint",
     "memory_capacity": "capacity",
     "profile": "profiling",
+    "results": "store",
     "stream_errors": "evaluation",
     "train": "training",
 }

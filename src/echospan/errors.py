@@ -8,6 +8,8 @@
     ├── DivergenceError (ArithmeticError) a loss or gradient that is no longer a number
     ├── CoreError       (TypeError)   a module that cannot be a core
     ├── CheckError      (AssertionError) a promise that a core does not keep
+    ├── EngineError     (RuntimeError) a cluster, or pool of workers, that takes no more work
+    ├── StoreError      (OSError)     a file of results that is missing, foreign, damaged or newer
     └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
 
 One message holds the fact and the remedy, in one sentence.
@@ -56,3 +58,11 @@ class CheckError(EchospanError, AssertionError):
 
 class RunError(EchospanError, OSError):
     """A run folder that cannot be read or written."""
+
+
+class EngineError(EchospanError, RuntimeError):
+    """A cluster, or pool of workers, that takes no more work."""
+
+
+class StoreError(EchospanError, OSError):
+    """A file of results that cannot be read or written."""

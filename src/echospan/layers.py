@@ -1,15 +1,19 @@
 """Layers as they are given, made into cores that can be trusted, and sized for a fair race."""
 
 import copy
+import difflib
+import importlib
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
-from echospan.cores import as_core, copy_module, make_core, tensors
+from echospan.cores import CORES, as_core, copy_module, make_core, tensors
 from echospan.errors import CoreError, EchospanError, SettingError
 
 Layer = nn.Module | Callable[..., nn.Module] | str
@@ -19,6 +23,46 @@ Layer = nn.Module | Callable[..., nn.Module] | str
 def name_of(layer: nn.Module | Callable[..., nn.Module]) -> str:
     """What a layer is called where it has no name of its own."""
     return getattr(layer, "__name__", type(layer).__name__)
+
+
+def find(layer: str) -> Layer:
+    """The name of one of our cores, or the object that `package.module:name` names.
+
+    A module is looked for beside the program and in the working folder. Raises SettingError, with
+    the nearest name, where there is none.
+    """
+    if ":" not in layer:
+        if layer not in CORES:
+            near = difflib.get_close_matches(layer, CORES, 1)
+            raise SettingError(
+                f"there is no core {layer!r}",
+                (f"did you mean {near[0]}? " if near else "")
+                + f"use one of {', '.join(CORES)}, or package.module:factory of your own",
+            )
+        return layer
+    module, _, name = layer.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # and there it stays: a layer may import more later
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise SettingError(
+            f"{module} cannot be imported ({e})", "run where it lies, or install it"
+        ) from e
+    except (Exception, SystemExit) as e:
+        raise SettingError(
+            f"{module} raises {type(e).__name__} when it is imported ({e})", "mend it first"
+        ) from e
+    for part in name.split("."):
+        there = sorted(n for n in dir(found) if n[:1] != "_" and callable(getattr(found, n, None)))
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, there, 1)
+            raise SettingError(
+                f"{module} has no {name}",
+                f"did you mean {near[0]}?" if near else f"it has {', '.join(there[:12]) or 'none'}",
+            )
+        found = getattr(found, part)
+    return cast(Layer, found)
 
 
 def trusted(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from echospan.profiling import Profile
 
 # Okabe and Ito's colours, which the colour-blind can tell apart; then other lines.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-_LINES = ("-", "--", "-.", ":")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+LINES = ("-", "--", "-.", ":")
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "echospan",
     "svg.fonttype": "none",
     "axes.grid": True,
@@ -34,7 +34,7 @@ def _svg(figure: Figure) -> str:
 
 def recall_plot(evaluation: Evaluation, chance: float, target: float) -> str:
     """Recall with its interval against delay, chance and target drawn."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.5))
         axes = figure.subplots()
         delays = [d.delay for d in evaluation.delays]
@@ -51,7 +51,7 @@ def recall_plot(evaluation: Evaluation, chance: float, target: float) -> str:
 
 def training_plot(history: Sequence[Progress]) -> str:
     """Recall at each delay against seconds of training."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6, 3.5))
         axes = figure.subplots()
         seconds = [p.seconds for p in history]
@@ -68,15 +68,15 @@ def training_plot(history: Sequence[Progress]) -> str:
 
 def profile_plot(profiles: Sequence["Profile"]) -> Figure:
     """Recall against delay: a line and a band for each, the chance level drawn."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots()
         for i, p in enumerate(profiles):
             delays = range(p.max_delay + 1)
             low, high = zip(*p.band, strict=True)
             style: Any = {
-                "color": _COLOURS[i % len(_COLOURS)],
-                "ls": _LINES[i // len(_COLOURS) % 4],
+                "color": COLOURS[i % len(COLOURS)],
+                "ls": LINES[i // len(COLOURS) % 4],
             }
             axes.fill_between(delays, low, high, alpha=0.15, color=style["color"], lw=0)
             axes.plot(delays, p.recall, label=f"{p.name} (span {p.span})", **style)
@@ -93,6 +93,6 @@ def picture(figure: Figure, kind: str) -> bytes:
     """The figure as an svg, png or pdf file, the same bytes for the same figure."""
     out = io.BytesIO()
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(out, format=kind, metadata=dated.get(kind), dpi=150)
     return out.getvalue()

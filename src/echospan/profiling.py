@@ -87,6 +87,12 @@ class SeedProfile:
     seconds: float = field(compare=False)
     microseconds: float = field(compare=False)
     """Of one streamed symbol, one at a time; the median."""
+    curve: tuple[tuple[int, float, int], ...] = ()
+    """Symbols read, mean recall and span at some of the looks during training."""
+    symbols_to_target: int | None = None
+    """Read until recall at every delay was at the threshold, by the lower end of an interval."""
+    seconds_to_target: float | None = field(default=None, compare=False)
+    """Of training, until then; None where it was not reached."""
 
     @property
     def recalled_bits(self) -> float:
@@ -216,6 +222,7 @@ class Profile:
                         "lengths": tuple((n, tuple(r)) for n, r in seed["lengths"]),
                         **{k: tuple(seed[k]) for k in ("reads_recall", "stores_recall")},
                         "gradient": tuple(seed["gradient"]),
+                        "curve": tuple((n, r, s) for n, r, s in seed.get("curve", ())),
                     }
                 )
                 for seed in told["seeds"]
@@ -476,6 +483,8 @@ def _one_seed(
     lengths = length_recall(
         model, Recipe(model=config).window, trials=2_000, seed=seed + 17, deadline=deadline
     )
+    there = next((p for p in result.history if p.evaluation.span(at) == model.max_delay), None)
+    a_step = result.symbols // max(1, result.steps)
     return SeedProfile(
         seed=seed,
         delays=tuple(
@@ -498,7 +507,20 @@ def _one_seed(
         symbols=result.symbols,
         seconds=result.seconds,
         microseconds=microseconds(model),
+        curve=tuple(
+            (p.step * a_step, _mean_recall(p), p.evaluation.span(at))
+            for p in _thinned(result.history)
+        ),
+        symbols_to_target=there.step * a_step if there else None,
+        seconds_to_target=there.seconds if there else None,
     )
+
+
+def _thinned(history: Sequence[Progress], points: int = 40) -> Sequence[Progress]:
+    """Some looks, the last one among them, evenly spread."""
+    if len(history) <= points:
+        return history
+    return [history[(i + 1) * len(history) // points - 1] for i in range(points)]
 
 
 def _bits(result: TrainingResult) -> float:
@@ -510,12 +532,12 @@ def _rising(history: Sequence[Progress]) -> bool:
 
     The rate falls to zero there: a little of what looks like an end is the schedule's.
     """
-
-    def mean(p: Progress) -> float:
-        return statistics.fmean(d.recall for d in p.evaluation.delays)
-
     if len(history) < 2:
         return not history or not history[-1].reached
     last = history[-1]
     before = [p for p in history if p.step <= 0.75 * last.step] or list(history[:1])
-    return mean(last) - mean(before[-1]) >= 0.01
+    return _mean_recall(last) - _mean_recall(before[-1]) >= 0.01
+
+
+def _mean_recall(progress: Progress) -> float:
+    return statistics.fmean(d.recall for d in progress.evaluation.delays)

@@ -95,25 +95,32 @@ class TrainingResult:
 
 
 @contextlib.contextmanager
-def _ctrl_c() -> Iterator[list[int]]:
-    """A list that Ctrl-C makes true: the step under way is finished, no weight half changed.
+def interrupted_by(*signals: int) -> Iterator[list[int]]:
+    """A list that the first of these signals makes true: what is under way is finished first.
 
-    An exception may be raised anywhere, also where Python swallows it. A second Ctrl-C is one.
+    An exception may be raised anywhere, also where Python swallows it. A second signal is one.
+    Where a signal is ignored, as under nohup, it stays so; only a main thread hears of any.
     """
     stop: list[int] = []
+    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
+        heard = []
+    before = {number: signal.getsignal(number) for number in heard}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def first(number: int, _: object) -> None:
         stop.append(number)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, first)
+    for number in heard:
+        signal.signal(number, first)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def train(
@@ -164,10 +171,11 @@ def _train(
     evaluating, smooth_loss = 0.0, math.log(model.symbols)
     to_target: float | None = None
     step, check_at, last_step = 0, 20, config.steps
+    polished_from = 0.5 * config.learning_rate
     a_step = config.batch * recipe.window
     if config.symbols:
         last_step = min(last_step, math.ceil(config.symbols / a_step))
-    with _ctrl_c() as stop:
+    with interrupted_by(signal.SIGINT) as stop:
         while not stop:
             now = time.perf_counter()
             elapsed = now - start - evaluating
@@ -176,8 +184,7 @@ def _train(
             if left <= 0:
                 break
             if to_target is not None:
-                # From half the rate down to zero over the polish.
-                rate = config.learning_rate * 0.5 * (last_step - step) / config.polish
+                rate = polished_from * (last_step - step) / config.polish
             else:
                 # The loss is the clock: one schedule for every size, delay and alphabet.
                 rate = config.learning_rate * max(0.05, min(1.0, math.sqrt(smooth_loss / 0.2)))
@@ -236,11 +243,17 @@ def _train(
                 # A glance decides whether a look worth an interval is due.
                 seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
                 worst = min(seen.delays[d].recall for d in recipe.model.asked)
-                if to_target is None and worst >= config.target:
+                now = time.perf_counter()
+                # Within a deadline no look may cut short the end of training, where the rate falls.
+                affordable = 8 * 25 * (now - before) < deadline - now
+                if to_target is None and worst >= config.target and affordable:
                     seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
                 seconds = before - start - evaluating
                 if to_target is None and seen.reached(recipe.model.asked, config.target):
                     to_target = seconds
+                    # A rate that has begun to fall falls on: a jump up undoes what was reached.
+                    if config.fall:
+                        polished_from = min(polished_from, rate)
                     last_step = min(last_step, step + config.polish)
                 used = max(seconds / config.seconds, step / last_step)
                 progress = Progress(step, seconds, value, seen, to_target is not None, used)
@@ -248,7 +261,12 @@ def _train(
                 history.append(progress)
                 if on_progress:
                     on_progress(progress)
-                evaluating += time.perf_counter() - before
+                looked = time.perf_counter() - before
+                evaluating += looked
+                if math.isfinite(deadline):
+                    check_at = max(check_at, step + int(8 * looked * step / seconds))
+                    if 8 * looked > deadline - time.perf_counter():
+                        check_at = last_step
         interrupted = bool(stop)
     seconds = time.perf_counter() - start - evaluating
     model.eval()

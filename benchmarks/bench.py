@@ -1,0 +1,139 @@
+"""How much faster two workers are than one, and whether ten kills change anything.
+
+    python -m benchmarks.bench            # efficiency: three runs each of 8 equal cells
+    python -m benchmarks.bench --kills 10 # kill -9 at ten random moments, then compare the stores
+    python -m benchmarks.bench --quick
+
+Statistic: median wall time of `echospan.bench` over equal cells, with workers that are warm (each
+has run a cell before the clock starts), of one worker divided by that of two, the two taken in
+turns; each run's figures must equal the first run's to the last digit. Peer in the same run: the
+same cells one after another in this process, on two threads. The kills: the command line itself,
+killed with its results half there and begun again, beside one that nothing disturbed.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from echospan.benching import bench
+from echospan.grids import Cell, Grid
+from echospan.profiling import Profile, profile
+from echospan.store import Store
+
+
+def figures(told: Profile) -> Any:
+    """All that does not depend on the clock."""
+    read = json.loads(told.to_json())
+    for seed in read["seeds"]:
+        for clock in ("seconds", "microseconds", "seconds_to_target"):
+            del seed[clock]
+    return read
+
+
+def timed(cells: list[Cell], warm: list[Cell], workers: int) -> tuple[float, dict[str, Any]]:
+    """Seconds from the first cell begun on warm workers to the last one ended, and the figures."""
+    keys, told, start = {c.key for c in warm}, {}, 0.0
+    left = len(warm)
+    for result in bench([*warm[:workers], *cells], workers=workers):
+        assert result.profile is not None, result.error
+        if result.cell.key in keys:
+            left -= 1
+            start = start or time.perf_counter()
+            continue
+        told[result.cell.key] = figures(result.profile)
+    return time.perf_counter() - start, told
+
+
+def efficiency(count: int, symbols: int, runs: int, hidden: int = 64, delay: int = 8) -> float:
+    def grid(seeds: range) -> list[Cell]:
+        one = Grid(
+            cores=("gru",),
+            hidden=(hidden,),
+            max_delay=(delay,),
+            seeds=(*seeds,),
+            symbols=(symbols,),
+        )
+        return one.cells()
+
+    cells, warm = grid(range(count)), grid(range(900, 902))
+    took: dict[int, list[float]] = {1: [], 2: []}
+    first: dict[str, Any] = {}
+    for _ in range(runs):
+        for workers in took:
+            seconds, told = timed(cells, warm, workers)
+            first = first or told
+            assert told == first
+            took[workers].append(seconds)
+    start = time.perf_counter()
+    for cell in cells:
+        profile("gru", delay, hidden=hidden, symbols=symbols, seeds=[cell.seed])
+    here = time.perf_counter() - start
+    one, two = (statistics.median(took[w]) for w in (1, 2))
+    print(
+        f"{count} cells of {symbols:,} symbols: one worker {one:.1f} s, two {two:.1f} s, "
+        f"ratio {one / two:.2f}; here, on {torch.get_num_threads()} threads, {here:.1f} s"
+    )
+    return one / two
+
+
+def kills(count: int) -> bool:
+    """Whether a bench killed `count` times ends at the figures of one that was not."""
+    flags = [*("--cores", "gru", "lru", "--hidden", "16", "--max-delay", "4")]
+    flags += [*("--symbols", "100000", "--seeds", "0", "1", "2", "3", "4")]
+    moments = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        stores = Path(folder, "whole.sqlite"), Path(folder, "killed.sqlite")
+        commands = [
+            [sys.executable, "-m", "echospan", "bench", *flags, "--store", str(store)]
+            for store in stores
+        ]
+        start = time.perf_counter()
+        subprocess.run(commands[0], check=True, capture_output=True)
+        whole = time.perf_counter() - start
+        killed = 0
+        while killed < count:
+            process = subprocess.Popen(
+                commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            time.sleep(moments.uniform(1.0, whole / 3))
+            process.kill()
+            process.wait()
+            killed += 1
+            with Store(stores[1], write=True) as store:
+                print(f"kill {killed}: {len(store)} of 10 cells stored", flush=True)
+                if len(store) == 10:
+                    break
+        subprocess.run(commands[1], check=True, capture_output=True)
+        told = []
+        for path in stores:
+            with Store(path, write=False) as store:
+                told.append({s.cell.key: s.profile and figures(s.profile) for s in store.stored()})
+    same = told[0] == told[1] and len(told[1]) == 10
+    print(f"{killed} kills: the stores hold {'the same' if same else 'DIFFERENT'} figures")
+    return same
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--quick", action="store_true")
+    args = parser.parse_args()
+    if args.kills is not None:
+        sys.exit(0 if kills(args.kills) else 1)
+    if args.quick:
+        efficiency(2, 5_000, 1, hidden=16, delay=2)
+        return
+    sys.exit(0 if efficiency(8, 400_000, 3) >= 1.7 else 1)
+
+
+if __name__ == "__main__":
+    main()

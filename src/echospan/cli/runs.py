@@ -1,0 +1,375 @@
+"""Commands on runs: train, evaluate, echo."""
+
+import contextlib
+import dataclasses
+import json
+import operator
+import os
+import platform
+import random
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import tyro
+
+from echospan.alphabet import BLANK_MARK
+from echospan.errors import SettingError
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+
+# torch takes over a second to import: only what needs it does so, inside.
+if TYPE_CHECKING:
+    from echospan.evaluation import Evaluation
+    from echospan.model import EchoModel
+    from echospan.training import Progress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a model, grade it, and leave a run folder."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    out: Path
+    """The run folder to make."""
+    overwrite: bool = False
+    """Replace the run that is there."""
+    stream: int = 100_000
+    """Symbols of unbroken stream to count errors on; 0 for none."""
+    json: bool = False
+    """Print one JSON object on standard output and nothing else there."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure runs on fresh data: recall by delay, blanks, span, bits, stream errors."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run folders; several make one table, a line each."""
+    trials: int = 20_000
+    """Answers at every delay, at least."""
+    stream: int = 0
+    """Symbols of unbroken stream to count errors on; 0 for none."""
+    seed: int = 1
+    """Names the random stream."""
+    target: float = 0.99
+    """Exit 0 where every delay asked for has this as its interval's lower end, 1 otherwise."""
+    device: str = "cpu"
+    """Where it is measured: cpu, cuda, cuda:1, …"""
+    json: bool = False
+    """Print one JSON object."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Echo:
+    """Say each symbol again, `delay` symbols later; line ends go through where they stand."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    text: tyro.conf.Positional[str | None] = None
+    """What to read; standard input where it is left out."""
+    delay: int | None = None
+    """How many symbols later; the longest trained where it is left out."""
+    other: Literal["fail", "skip", "keep"] = "fail"
+    """Characters that are no symbols: fail, skip them, or keep them in the answer unechoed."""
+
+
+def _measure(
+    model: "EchoModel", stream: int, trials: int, seed: int, window: int
+) -> tuple["Evaluation", dict[str, Any]]:
+    from echospan import homework
+    from echospan.evaluation import evaluate as measured
+    from echospan.evaluation import length_recall, stream_errors
+
+    for flag, value, least in (("--stream", stream, 0), ("--trials", trials, 1)):
+        if value < least:
+            raise SettingError(f"{flag} is {value}", f"use a whole number of {least} or more")
+    evaluation = measured(model, trials=trials, seed=seed)
+    streamed = None
+    if stream:
+        symbols, errors = stream_errors(model, stream, seed=seed + 1)
+        streamed = {"symbols": symbols, "errors": errors}
+    lengths = length_recall(model, window, trials=trials, seed=seed + 2)
+    random.seed(seed)  # the assignment's graders draw from Python's own generator
+    return evaluation, {
+        "stream": streamed,
+        "lengths": lengths,
+        "assignment_grader": homework.grade(model),
+    }
+
+
+def _report(
+    model: "EchoModel", evaluation: "Evaluation", more: dict[str, Any], target: float
+) -> dict[str, Any]:
+    import torch
+
+    from echospan import __version__
+
+    return {
+        "target": target,
+        "reached": evaluation.reached(model.config.asked, target),
+        "delays": [d.as_dict() for d in evaluation.delays],
+        "blank_accuracy": evaluation.blank_accuracy,
+        "span": evaluation.span(target),
+        "recalled_bits": evaluation.recalled_bits,
+        **more,
+        "versions": {
+            "echospan": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def train(command: Train) -> int:
+    """Exit 0: the target is reached; 1: it is not."""
+    from echospan.checkpoint import check_output, save
+    from echospan.plots import recall_plot, training_plot
+    from echospan.training import train as trained
+
+    if command.stream < 0:
+        raise SettingError(f"--stream is {command.stream}", "use a whole number of 0 or more")
+    check_output(command.out, command.overwrite)
+    recipe = Recipe(model=command.model, training=command.training)
+    with _watching(command.out.name, recipe) as on_progress:
+        result = trained(recipe, on_progress)
+    model = result.model.to(recipe.training.device)
+    evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
+    target = recipe.training.target
+    report = {
+        "run": str(command.out),
+        "seed": recipe.training.seed,
+        "seconds_to_target": result.seconds_to_target,
+        "seconds": result.seconds,
+        "steps": result.steps,
+        "symbols": result.symbols,
+        "settings": dataclasses.asdict(recipe),
+    } | _report(result.model, evaluation, more, target)
+    lines = (
+        json.dumps(
+            {
+                "step": p.step,
+                "seconds": p.seconds,
+                "loss": p.loss,
+                "recall": [d.recall for d in p.evaluation.delays],
+            }
+        )
+        for p in result.history
+    )
+    files = {
+        "evaluation.json": json.dumps(report, indent=2) + "\n",
+        "history.jsonl": "".join(line + "\n" for line in lines),
+        "recall.svg": recall_plot(evaluation, 1 / len(result.model.alphabet), target),
+        "training.svg": training_plot(result.history),
+    }
+    save(result.model, recipe.training, command.out, files, command.overwrite)
+    _show(report, command.json)
+    if result.interrupted:
+        return 130
+    return 0 if report["reached"] else 1
+
+
+@contextlib.contextmanager
+def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None]]:
+    """A bar on a terminal; in a pipe a line for each half second of training."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    asked, console = recipe.model.asked, Console(stderr=True)
+    shown = -1.0
+
+    def state(p: "Progress") -> tuple[int, str]:
+        recall = [p.evaluation.delays[d].recall for d in asked]
+        worst = min(range(len(asked)), key=recall.__getitem__)
+        at = f"recall {recall[worst]:.1%} at delay {asked[worst]}"
+        return sum(r >= recipe.training.target for r in recall), at
+
+    def line(p: "Progress") -> None:
+        nonlocal shown
+        done, at = state(p)
+        if p.seconds - shown >= 0.5 or p.reached:
+            shown = p.seconds
+            print(
+                f"{name}: step {p.step}, {p.seconds:.2f} s, loss {p.loss:.4f}, "
+                f"{done} of {len(asked)} delays at the target, lowest {at}",
+                file=sys.stderr,
+            )
+
+    if not console.is_terminal:
+        yield line
+        return
+    with Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} delays at the target · {task.fields[at]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(name, total=len(asked), at="")
+
+        def draw(p: "Progress") -> None:
+            done, at = state(p)
+            bar.update(task, completed=done, at=f"lowest {at} · step {p.step}")
+
+        yield draw
+
+
+def evaluate(command: Evaluate) -> int:
+    """Exit 0: every run reaches the target; 1: one does not."""
+    from echospan.checkpoint import load_recipe
+    from echospan.training import find_device
+
+    device = find_device(command.device)
+    if not command.runs:
+        raise SettingError("no run folder is named", "name one or more, such as runs/variable")
+    loaded = [load_recipe(run) for run in command.runs]
+    reports = []
+    for run, (model, recipe) in zip(command.runs, loaded, strict=True):
+        evaluation, more = _measure(
+            model.to(device), command.stream, command.trials, command.seed, recipe.window
+        )
+        reports.append(
+            {"run": str(run), "seed": command.seed, "settings": dataclasses.asdict(recipe)}
+            | _report(model, evaluation, more, command.target)
+        )
+    if len(reports) == 1:
+        _show(reports[0], command.json)
+    elif command.json:
+        print(json.dumps({"runs": reports}))
+    else:
+        _show_side_by_side(reports)
+    return 0 if all(r["reached"] for r in reports) else 1
+
+
+def _show(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(report))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=report["run"])
+    for column in ("delay", "recall", "95 % interval", "bits"):
+        table.add_column(column, justify="right")
+    if report["stream"]:
+        table.add_column("stream errors", justify="right")
+    for d in report["delays"]:
+        row = [
+            str(d["delay"]),
+            f"{d['recall']:.2%}",
+            f"{d['low']:.2%} – {d['high']:.2%}",
+            f"{d['bits']:.2f}",
+        ]
+        if report["stream"]:
+            row.append(f"{report['stream']['errors'][d['delay']]}")
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    blanks = report["blank_accuracy"]
+    console.print(
+        f"span {report['span']}, recalled bits {report['recalled_bits']:.1f}"
+        + (f", blanks {blanks:.2%}" if blanks is not None else "")
+        + (f", stream of {report['stream']['symbols']:,} symbols" if report["stream"] else "")
+    )
+    if report["assignment_grader"] is not None:
+        console.print(f"the assignment's grader {report['assignment_grader']:.4f}")
+    lengths = ", ".join(f"{m['length']}: {min(m['recall']):.2%}" for m in report["lengths"])
+    console.print(f"lowest recall by length of the sequence {lengths}")
+    if "steps" in report:
+        at = report["seconds_to_target"]
+        console.print(
+            (f"target {report['target']:.0%} reached in {at:.2f} s" if at else "target not reached")
+            + f"; {report['seconds']:.2f} s, {report['steps']} steps in all"
+        )
+
+
+def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    columns = ["run", "delays", "recall", "at least", "span", "bits", "blanks"]
+    grader = any(r["assignment_grader"] is not None for r in reports)
+    for column in (*columns, *(["wrong/M"] if reports[0]["stream"] else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    if grader:
+        table.add_column("grader", justify="right")
+    for r in reports:
+        delays = [r["delays"][d] for d in _asked(r)]
+        worst = min(delays, key=operator.itemgetter("recall"))
+        blanks = r["blank_accuracy"]
+        row = [
+            r["run"],
+            str(delays[0]["delay"]) + (f"–{delays[-1]['delay']}" if len(delays) > 1 else ""),
+            f"{worst['recall']:.2%}",
+            f"{worst['low']:.2%}",
+            str(r["span"]),
+            f"{r['recalled_bits']:.1f}",
+            "–" if blanks is None else f"{blanks:.2%}",
+        ]
+        if stream := r["stream"]:
+            errors = max(stream["errors"][d["delay"]] for d in delays)
+            row.append(f"{errors * 1_000_000 / stream['symbols']:.0f}")
+        if grader:
+            grade = r["assignment_grader"]
+            row.append("–" if grade is None else f"{grade:.4f}")
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(
+        "recall: lowest of the delays, on fresh data; at least: lower end of its 95 %\n"
+        "interval; wrong/M: in a million symbols never reset; grader: the assignment's"
+    )
+
+
+def _asked(report: dict[str, Any]) -> tuple[int, ...]:
+    return ModelConfig(**report["settings"]["model"]).asked
+
+
+def echo(command: Echo) -> int:
+    """Exit 0 once all that was read is answered."""
+    from echospan.checkpoint import load
+    from echospan.streaming import Stream
+
+    model = load(command.run)
+    stream = Stream(model, command.delay)
+    position = 0
+    source = [command.text] if command.text is not None else _arriving(sys.stdin)
+    for text in source:
+        said = []
+        kept = _let_by(text, model.alphabet.characters, command.other)
+        ids = model.alphabet.encode("".join(c for c, symbol in kept if symbol), position)
+        answers = iter(model.alphabet.decode(stream.push_ids(ids), BLANK_MARK))
+        for c, symbol in kept:
+            said.append(next(answers) if symbol else c)
+        position += len(text)
+        sys.stdout.write("".join(said))
+        sys.stdout.flush()
+    if command.text is not None:
+        print()
+    return 0
+
+
+def _let_by(text: str, symbols: str, other: str) -> list[tuple[str, bool]]:
+    """Each character of the answer's place, and whether it is a symbol to be echoed."""
+    kept = []
+    for c in text:
+        if c in symbols or (other == "fail" and c not in "\r\n"):
+            kept.append((c, True))
+        elif c in "\r\n" or other == "keep":
+            kept.append((c, False))
+    return kept
+
+
+def _arriving(source: TextIO) -> Iterator[str]:
+    """Text as it arrives: what is there is taken at once, never waited for."""
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while data := os.read(source.fileno(), 65536):
+        if text := decoder.decode(data):
+            yield text

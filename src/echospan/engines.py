@@ -1,0 +1,174 @@
+"""Where the cells of a bench run: executors of `concurrent.futures` over processes or a cluster.
+
+An engine tells a lost worker by an exception of the future, and goes on with a new one. Everything
+that a cell itself does wrong comes back as a value (`benching.run`), so the two are never confused.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
+from typing import Any
+
+from echospan.errors import SettingError
+
+
+class Engine:
+    """An executor, how many cells it takes at once, and how it is ended."""
+
+    def __init__(self, executor: Executor, workers: int, end: Callable[[], None]) -> None:
+        self.submit: Callable[..., Future[Any]] = executor.submit
+        self.workers = workers
+        self.end = end
+        """Ends it now: what still runs is killed, what was here before it is left alone."""
+
+
+def _begin(parent: int) -> None:
+    """What a worker of ours does first: ends with its parent, however that ends; ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Slots(Executor):
+    """As many pools of one process each as there are workers: a death costs one cell, no other.
+
+    A pool of several loses all that it runs when one of its processes is killed (joblib#812), and
+    nobody knows who was to blame.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._free: list[Any] = [None] * workers
+        self._all: list[Any] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        pool = self._free.pop() or self._pool()
+        try:
+            future: Future[Any] = pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:  # its process was killed while it had nothing to do
+            self._all.remove(pool)
+            pool = self._pool()
+            future = pool.submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda ended: self._take_back(pool, ended))
+        return future
+
+    def _pool(self) -> Any:
+        from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+        # A thread a worker: two that share a core's arithmetic thrash.
+        pool = ProcessPoolExecutor(
+            max_workers=1,
+            initializer=_begin,
+            initargs=(os.getpid(),),
+            env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        )
+        self._all.append(pool)
+        return pool
+
+    def _take_back(self, pool: Any, ended: Future[Any]) -> None:
+        whole = not ended.cancelled() and ended.exception() is None
+        if not whole:
+            self._all.remove(pool)
+        self._free.append(pool if whole else None)
+
+    def end(self) -> None:
+        for pool in self._all:
+            pool.shutdown(wait=True, kill_workers=True)
+
+
+def loky(workers: int | None, address: str | None) -> Engine:
+    """Processes on this machine, as many as it has cores where left out."""
+    if address is not None:
+        raise SettingError(
+            f"--address is {address}, and loky runs on this machine alone",
+            "use --engine dask or --engine ray with it",
+        )
+    from joblib import cpu_count
+
+    count = workers or cpu_count()
+    slots = _Slots(count)
+    return Engine(slots, count, slots.end)
+
+
+def dask(workers: int | None, address: str | None) -> Engine:
+    """The Dask cluster at `address` (tcp://host:port), or one begun here."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise SettingError("dask is not installed", "pip install 'echospan[dask]'") from None
+
+    cluster = None
+    if address is None:
+        cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    try:
+        client = Client(cluster or address, timeout=10, set_as_default=False)
+    except (OSError, ValueError, TypeError) as e:
+        raise SettingError(
+            f"no Dask scheduler answers at {address} ({e})", "give one, such as tcp://host:8786"
+        ) from None
+
+    def end() -> None:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+
+    there = sum(client.nthreads().values()) or 1
+    executor = client.get_executor(pure=False)
+    return Engine(executor, min(workers or there, there), end)
+
+
+class _Ray(Executor):
+    """Ray's remote functions as an executor."""
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        # What is lost is tried again by the bench, which counts.
+        remote = self._ray.remote(max_retries=0, num_cpus=1)(fn)
+        future: Future[Any] = remote.remote(*args, **kwargs).future()
+        return future
+
+
+def ray(workers: int | None, address: str | None) -> Engine:
+    """The Ray cluster at `address`, or one begun here."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # at its 15 a busy machine starves them
+    try:
+        import ray as library
+    except ImportError:
+        raise SettingError("ray is not installed", "pip install 'echospan[ray]'") from None
+    from joblib import cpu_count
+
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        settings |= {
+            "num_cpus": workers or cpu_count(),
+            "include_dashboard": False,
+            "object_store_memory": 100 * 2**20,
+        }
+    try:
+        library.init(address=address, **settings)
+    except (OSError, ValueError, RuntimeError) as e:
+        reason = str(e).splitlines()[0]
+        raise SettingError(
+            f"no Ray cluster answers at {address} ({reason})", "give one, such as ray://host:10001"
+        ) from None
+    there = max(1, int(library.cluster_resources().get("CPU", 1)))
+    return Engine(_Ray(library), min(workers or there, there), library.shutdown)
+
+
+ENGINES: dict[str, Callable[[int | None, str | None], Engine]] = {
+    "loky": loky,
+    "dask": dask,
+    "ray": ray,
+}
+"""By name: what begins one, given how many workers and the address of a cluster."""

@@ -1,0 +1,519 @@
+"""All results of a bench as one page that needs nothing beside it, and as figures for a paper."""
+
+import io
+import math
+import re
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from echospan.errors import SettingError
+from echospan.grids import Cell
+from echospan.plots import COLOURS, LINES, STYLE
+from echospan.profiling import Profile, combine
+from echospan.store import Stored
+
+MOST_POINTS = 400
+"""Points of a panel; what is drawn of a larger bench is spread evenly over it."""
+
+_INK = "#010203"
+"""Stands for the colour of the page's text until the picture is in the page."""
+
+_MARKERS = "os^Dv<>PpX*hd"
+_SVG = "http://www.w3.org/2000/svg"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cell and those that differ from it in nothing but their seed."""
+
+    cells: tuple[Cell, ...]
+    profile: Profile
+
+    @property
+    def cell(self) -> Cell:
+        """The first of them."""
+        return self.cells[0]
+
+    @property
+    def command(self) -> str:
+        """What runs all of them again."""
+        words = self.cell.command.rpartition(" ")[0]
+        return " ".join([words, *(str(c.seed) for c in self.cells)])
+
+    @property
+    def symbols(self) -> float:
+        """Read in training, the mean over the seeds."""
+        return statistics.fmean(s.symbols for s in self.profile.seeds)
+
+    def to_target(self, clock: str) -> float | None:
+        """Median `seconds` or `symbols` until the target; None where half the seeds missed it."""
+        values = [getattr(s, f"{clock}_to_target") for s in self.profile.seeds]
+        reached = sorted(v if v is not None else math.inf for v in values)
+        middle = reached[(len(reached) - 1) // 2]
+        return None if math.isinf(middle) else middle
+
+    @property
+    def told(self) -> str:
+        """What a person calls it."""
+        p = self.profile
+        return f"{p.name}, hidden {p.hidden}, delays 0 to {p.max_delay}, {_budget(self.cell)}"
+
+
+@dataclass
+class Plot:
+    """A figure, what stands under it, and what its points say, by the gid of their line."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+    says: dict[str, list[str]] = field(default_factory=dict)
+
+    def points(
+        self, axes: Axes, x: Sequence[float], y: Sequence[float], says: Sequence[str], **style: Any
+    ) -> None:
+        """A line, or markers alone, each point of which says something."""
+        gid = f"points-{len(self.says)}"
+        axes.plot(x, y, gid=gid, **style)
+        self.says[gid] = list(says)
+
+
+def _budget(cell: Cell) -> str:
+    return f"{cell.seconds:g} s" if cell.seconds else f"{cell.symbols:,} symbols"
+
+
+def settings(stored: Iterable[Stored]) -> list[Setting]:
+    """Finished cells, those of one setting together, by core and size."""
+    groups: dict[str, list[Stored]] = {}
+    for s in stored:
+        if s.profile is not None:
+            groups.setdefault(s.cell.key_without("seed"), []).append(s)
+    made = []
+    for group in groups.values():
+        cells = tuple(s.cell for s in group)
+        profiles = [s.profile for s in group if s.profile is not None]
+        try:
+            made.append(Setting(cells, combine(profiles)))
+        except SettingError:  # other threads or versions: each stands alone
+            made += [Setting((c,), p) for c, p in zip(cells, profiles, strict=True)]
+    return sorted(made, key=lambda s: (s.profile.name, s.profile.max_delay, s.profile.hidden))
+
+
+def _style(cores: Sequence[str], core: str) -> dict[str, Any]:
+    i = cores.index(core)
+    colour, marker = COLOURS[i % len(COLOURS)], _MARKERS[i % len(_MARKERS)]
+    if colour == "#000000":
+        colour = _ink()
+    return {"color": colour, "marker": marker, "markersize": 4, "ls": ""}
+
+
+def _ink() -> str:
+    return str(matplotlib.rcParams["text.color"])
+
+
+def _line(cores: Sequence[str], core: str) -> dict[str, Any]:
+    i = cores.index(core)
+    return _style(cores, core) | {"ls": LINES[i // len(COLOURS) % len(LINES)], "lw": 1.3}
+
+
+def _legend(figure: Figure, cores: Sequence[str], lines: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], label=_plain(c), **(_line(cores, c) if lines else _style(cores, c)))
+        for c in cores
+    ]
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+
+
+def _plain(text: str) -> str:
+    """No mathematics in a name."""
+    return text.replace("$", r"\$")
+
+
+def _some(values: Sequence[Setting]) -> list[Setting]:
+    n = len(values)
+    if n <= MOST_POINTS:
+        return list(values)
+    return [values[i * n // MOST_POINTS] for i in range(MOST_POINTS)]
+
+
+def _cores(chosen: Iterable[Setting]) -> list[str]:
+    return sorted({s.profile.name for s in chosen})
+
+
+def _best(chosen: Sequence[Setting]) -> list[Setting]:
+    """Of each core the setting that goes furthest: by span, then by bits."""
+    best: dict[str, Setting] = {}
+    for s in chosen:
+        other = best.get(s.profile.name)
+        mine = (s.profile.span, s.profile.recalled_bits)
+        if other is None or mine > (other.profile.span, other.profile.recalled_bits):
+            best[s.profile.name] = s
+    return [best[name] for name in sorted(best)]
+
+
+def races(chosen: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Panels of settings that can be raced: each core once, at equal width, state or parameters.
+
+    Sizes count as equal within 2 %; the panel that holds most cores comes first.
+    """
+    rounds: dict[tuple[Any, ...], list[Setting]] = {}
+    for s in chosen:
+        c = s.cell
+        rounds.setdefault((c.max_delay, _budget(c), c.alphabet, c.at, c.batch), []).append(s)
+    panels = []
+    for (delay, budget, *_), left in rounds.items():
+        while left:
+            best: tuple[int, str, list[Setting]] = (0, "", [])
+            centres = {(w, getattr(s.profile, w)) for s in left for w in _SIZES}
+            for what, size in sorted(centres, key=lambda c: (_SIZES.index(c[0]), c[1])):
+                near: dict[str, Setting] = {}
+                for s in left:
+                    if abs(getattr(s.profile, what) - size) <= 0.02 * size:
+                        near.setdefault(s.profile.name, s)
+                if len(near) > best[0]:
+                    best = len(near), f"{what} {size:,}", [*near.values()]
+            left = [s for s in left if s not in best[2]]
+            panels.append((f"{best[1]}, delays 0 to {delay}, {budget}", best[2]))
+    return panels
+
+
+_SIZES = ("hidden", "state", "parameters")
+_MOST_PANELS = 9
+
+
+def _grid(count: int, width: float = 4.2, height: float = 3.1) -> tuple[Figure, list[Axes]]:
+    columns = min(3, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(columns * width + 1.4, rows * height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for left in axes[count:]:
+        left.set_visible(False)
+    return figure, list(axes[:count])
+
+
+def _recall(chosen: Sequence[Setting]) -> Plot:
+    panels = races(chosen[:2000])
+    drawn = panels[:_MOST_PANELS]
+    figure, axes = _grid(len(drawn))
+    left = len(panels) - len(drawn) + (len(chosen) > 2000)
+    plot = Plot(
+        "recall",
+        "Recall against delay",
+        "Mean over the seeds; the band spans their 95 % intervals. Dotted: chance; dashed: the "
+        "recall that the spans ask for."
+        + (f" {left} more panels of other sizes and delays are left out." if left else ""),
+        figure,
+    )
+    cores = _cores(chosen)
+    for ax, (title, some) in zip(axes, drawn, strict=True):
+        for s in some:
+            p, style = s.profile, _line(cores, s.profile.name)
+            low, high = zip(*p.band, strict=True)
+            delays = range(p.max_delay + 1)
+            ax.fill_between(delays, low, high, color=style["color"], alpha=0.15, lw=0)
+            says = [
+                f"{p.name}, delay {d}: {r:.2%} ({lo:.2%} to {hi:.2%})"
+                for d, (r, (lo, hi)) in enumerate(zip(p.recall, p.band, strict=True))
+            ]
+            plot.points(ax, delays, p.recall, says, **style)
+        ax.axhline(1 / some[0].profile.symbols, color=_ink(), lw=0.8, ls=":")
+        ax.axhline(some[0].profile.at, color=_ink(), lw=0.8, ls=(0, (6, 3)))
+        ax.set(xlabel="delay (symbols)", ylim=(0, 1.04))
+        ax.set_title(title, fontsize="small")
+        ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, cores, lines=True)
+    return plot
+
+
+def _growth(chosen: Sequence[Setting], name: str) -> Plot:
+    """Span or bits against parameters, state and symbols seen."""
+    figure, axes = _grid(3)
+    shown = _some(chosen)
+    spoken = {"span": "Span", "bits": "Recalled bits"}[name]
+    plot = Plot(
+        name,
+        f"{spoken} against parameters, state and symbols seen",
+        (
+            "Median over the seeds of a setting, from the lowest to the highest end of intervals."
+            if name == "span"
+            else "Mean over the seeds of a setting, from their lowest to their highest."
+        )
+        + (f" {len(shown)} of {len(chosen)} settings." if len(shown) < len(chosen) else ""),
+        figure,
+    )
+    cores = _cores(chosen)
+    sizes: dict[str, Callable[[Setting], float]] = {
+        "parameters": lambda s: s.profile.parameters,
+        "state (numbers)": lambda s: s.profile.state,
+        "symbols seen in training": lambda s: s.symbols,
+    }
+    for ax, (axis, size) in zip(axes, sizes.items(), strict=True):
+        for core in cores:
+            mine = [s for s in shown if s.profile.name == core]
+            x = [max(1.0, size(s)) for s in mine]
+            y, low, high, says = [], [], [], []
+            for s in mine:
+                p = s.profile
+                bits = [seed.recalled_bits for seed in p.seeds]
+                middle, ends = (
+                    (float(p.span), p.span_interval)
+                    if name == "span"
+                    else (p.recalled_bits, (min(bits), max(bits)))
+                )
+                y.append(middle)
+                low.append(float(ends[0]))
+                high.append(float(ends[1]))
+                says.append(f"{s.told}: {name} {middle:.4g} ({ends[0]:.4g} to {ends[1]:.4g})")
+            style = _style(cores, core)
+            ax.vlines(x, low, high, color=style["color"], lw=0.8, alpha=0.6)
+            plot.points(ax, x, y, says, **style)
+        ax.set(xlabel=axis, xscale="log")
+    axes[0].set_ylabel("span (symbols)" if name == "span" else "recalled bits")
+    _legend(figure, cores, lines=False)
+    return plot
+
+
+def _target(chosen: Sequence[Setting]) -> Plot:
+    figure, axes = _grid(2, height=max(2.4, 0.28 * len(_cores(chosen)) + 1.2))
+    shown = _some(chosen)
+    plot = Plot(
+        "target",
+        "Time to target",
+        "Training until recall at every delay that was asked is at the threshold: the median over "
+        "the seeds. Hollow: not within the budget, drawn where that ended.",
+        figure,
+    )
+    cores = _cores(chosen)
+    for ax, clock in zip(axes, ("seconds", "symbols"), strict=True):
+        for reached in (True, False):
+            x, y, says = [], [], []
+            for s in shown:
+                value = s.to_target(clock)
+                if (value is not None) != reached:
+                    continue
+                ended = statistics.median(getattr(seed, clock) for seed in s.profile.seeds)
+                x.append(max(1e-2, ended if value is None else value))
+                y.append(cores.index(s.profile.name))
+                said = f"not in {ended:,.4g}" if value is None else f"{value:,.4g}"
+                says.append(f"{s.told}: {said} {clock}")
+            face = {} if reached else {"mfc": "none"}
+            plot.points(ax, x, y, says, ls="", marker="o", markersize=5, color=COLOURS[0], **face)
+        ax.set(xlabel=f"{clock} of training", xscale="log", ylim=(len(cores) - 0.5, -0.5))
+        ax.set_yticks(range(len(cores)), [_plain(c) for c in cores])
+    return plot
+
+
+def _lengths(chosen: Sequence[Setting]) -> Plot:
+    figure, (ax,) = _grid(1, width=5.4, height=3.6)
+    plot = Plot(
+        "lengths",
+        "Beyond the training length",
+        "Lowest recall over the delays in sequences of one to ten training windows; of each core "
+        "the setting with the longest span, the mean over its seeds.",
+        figure,
+    )
+    best = _best(chosen)
+    cores = _cores(best)
+    for s in best:
+        seeds = s.profile.seeds
+        count = min(len(seed.lengths) for seed in seeds)
+        if not count:
+            continue
+        x = [seeds[0].lengths[i][0] / seeds[0].lengths[0][0] for i in range(count)]
+        y = [statistics.fmean(min(seed.lengths[i][1]) for seed in seeds) for i in range(count)]
+        says = [f"{s.told}: {r:.2%} at {n:g} times the window" for n, r in zip(x, y, strict=True)]
+        plot.points(ax, x, y, says, **_line(cores, s.profile.name))
+    ax.set(xlabel="length (training windows)", ylim=(0, 1.04), ylabel="lowest recall")
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _legend(figure, cores, lines=True)
+    return plot
+
+
+def _cost(chosen: Sequence[Setting]) -> Plot:
+    figure, (ax,) = _grid(1, width=5.4, height=3.6)
+    shown = _some(chosen)
+    plot = Plot(
+        "cost",
+        "Cost",
+        "Right and low is dear to stream and slow to train. On one thread where a bench made it.",
+        figure,
+    )
+    cores = _cores(chosen)
+    for core in cores:
+        mine = [s.profile for s in shown if s.profile.name == core]
+        says = [
+            f"{p.name}, hidden {p.hidden}: {p.microseconds:.0f} µs a streamed symbol, "
+            f"{p.symbols_per_second:,.0f} symbols a second in training"
+            for p in mine
+        ]
+        x, y = [p.microseconds for p in mine], [p.symbols_per_second for p in mine]
+        plot.points(ax, x, y, says, **_style(cores, core))
+    ax.set(
+        xlabel="µs for one streamed symbol",
+        ylabel="symbols a second in training",
+        xscale="log",
+        yscale="log",
+    )
+    _legend(figure, cores, lines=False)
+    return plot
+
+
+def _curves(chosen: Sequence[Setting]) -> Plot | None:
+    best = [s for s in _best(chosen) if s.profile.seeds[0].curve]
+    if not best:
+        return None
+    figure, axes = _grid(2)
+    plot = Plot(
+        "training",
+        "While they learn",
+        "Of each core the setting with the longest span, its first seed, as seen on the way.",
+        figure,
+    )
+    cores = _cores(best)
+    for s in best:
+        curve = s.profile.seeds[0].curve
+        x = [symbols for symbols, _, _ in curve]
+        style = _line(cores, s.profile.name) | {"markersize": 3}
+        recall = [r for _, r, _ in curve]
+        says = [f"{s.told}: mean recall {r:.2%} after {n:,} symbols" for n, r, _ in curve]
+        plot.points(axes[0], x, recall, says, **style)
+        says = [f"{s.told}: span {span} after {n:,} symbols" for n, _, span in curve]
+        plot.points(axes[1], x, [span for _, _, span in curve], says, **style)
+    for ax in axes:
+        ax.set(xlabel="symbols seen in training", xscale="log")
+    axes[0].set(ylabel="mean recall", ylim=(0, 1.04))
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes[1].set_ylabel("span (symbols)")
+    _legend(figure, cores, lines=True)
+    return plot
+
+
+def plots(stored: Sequence[Stored], ink: str = "black") -> list[Plot]:
+    """Every plot for which there are data; none where no cell has ended well."""
+    chosen = settings(stored)
+    if not chosen:
+        return []
+    with matplotlib.rc_context(_inked(ink)):
+        drawn = [
+            _recall(chosen),
+            _growth(chosen, "span"),
+            _growth(chosen, "bits"),
+            _target(chosen),
+            _lengths(chosen),
+            _cost(chosen),
+            _curves(chosen),
+        ]
+    return [plot for plot in drawn if plot is not None]
+
+
+def figures(stored: Sequence[Stored]) -> dict[str, Figure]:
+    """The same plots by name, black on white, for files."""
+    return {plot.name: plot.figure for plot in plots(stored)}
+
+
+def _inked(ink: str) -> Any:
+    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    plain = {"axes.spines.top": False, "axes.spines.right": False}
+    return STYLE | dict.fromkeys(names, ink) | plain
+
+
+def svg(plot: Plot) -> str:
+    """The figure as an element of the page: its own ids, its points with what they say."""
+    out = io.BytesIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": f"echospan-{plot.name}"}):
+        plot.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    ET.register_namespace("", _SVG)
+    ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ET.fromstring(out.getvalue())
+    for meta in root.findall(f"{{{_SVG}}}metadata"):
+        root.remove(meta)
+    by_id = {e.get("id"): e for e in root.iter() if e.get("id")}
+    for gid, says in plot.says.items():
+        uses = list(by_id[gid].iter(f"{{{_SVG}}}use")) if gid in by_id else []
+        for use, said in zip(uses, says, strict=True):
+            style = use.attrib.pop("style", "")
+            by_id[gid].set("style", style)
+            ET.SubElement(use, f"{{{_SVG}}}title").text = said
+    root.set("role", "img")
+    root.set("aria-label", plot.title)
+    root.attrib.pop("height")
+    # No larger than it was drawn for, in points; a narrow page scrolls it.
+    width = float(root.attrib.pop("width").removesuffix("pt"))
+    root.set("style", f"max-width: {1.35 * width:.0f}px; min-width: {min(560, width):.0f}px")
+    text = ET.tostring(root, encoding="unicode").replace(_INK, "currentColor")
+    text = re.sub(r'(\bid="|href="#|url\(#)', lambda m: f"{m[1]}{plot.name}-", text)
+    return re.sub(r">\s+<", "><", re.sub(r"(\d\.\d\d)\d+", r"\1", text))
+
+
+def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
+    """The whole report: one HTML file that asks nothing of any network."""
+    chosen = settings(stored)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(
+        resources.files("echospan").joinpath("report.html").read_text(encoding="utf-8")
+    )
+    seen = [s.profile for s in stored if s.profile is not None]
+    return template.render(
+        title=title,
+        plots=[(plot, svg(plot)) for plot in plots(stored, _INK)],
+        rows=[_row(s) for s in chosen],
+        failed=[s for s in stored if s.profile is None],
+        cells=len(stored),
+        thresholds=sorted({f"{p.at:.0%}" for p in seen}),
+        versions=sorted({", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in seen}),
+        threads=sorted({p.threads for p in seen}),
+        optimisers=sorted({p.settings["optimiser"] for p in seen}),
+    )
+
+
+def _row(s: Setting) -> dict[str, Any]:
+    """What stands in a line of the table: (what is sorted by, what is shown) by column."""
+    p = s.profile
+    low, high = p.span_interval
+    bits = [seed.recalled_bits for seed in p.seeds]
+    spread = f" ({min(bits):.1f}–{max(bits):.1f})" if len(bits) > 1 else ""
+    seconds, budget = s.to_target("seconds"), s.cell.seconds or s.cell.symbols or 0
+    blanks = [b for seed in p.seeds if (b := seed.blank_accuracy) is not None]
+    return {
+        "command": s.command,
+        "cells": {
+            "core": (p.name, p.name),
+            "hidden": (p.hidden, f"{p.hidden:,}"),
+            "parameters": (p.parameters, f"{p.parameters:,}"),
+            "state": (p.state, f"{p.state:,}"),
+            "delays": (p.max_delay, f"0–{p.max_delay}"),
+            "budget": (budget, _budget(s.cell)),
+            "seeds": (len(p.seeds), str(len(p.seeds))),
+            "span": (
+                p.span,
+                f"{p.span}" + (f" ({low}–{high})" if (low, high) != (p.span,) * 2 else ""),
+            ),
+            "reads": (p.reads, str(p.reads)),
+            "stores": (p.stores, str(p.stores)),
+            "bits": (p.recalled_bits, f"{p.recalled_bits:.1f}{spread}"),
+            "blanks": (
+                statistics.fmean(blanks) if blanks else -1,
+                f"{statistics.fmean(blanks):.2%}" if blanks else "–",
+            ),
+            "rising": (int(p.rising), "rising" if p.rising else ""),
+            "target": (
+                math.inf if seconds is None else seconds,
+                "–" if seconds is None else f"{seconds:.1f} s",
+            ),
+            "symbols/s": (p.symbols_per_second, f"{p.symbols_per_second:,.0f}"),
+            "µs": (p.microseconds, f"{p.microseconds:.0f}"),
+        },
+    }

@@ -1,0 +1,387 @@
+"""The bench: hundreds of runs that survive what happens to machines and people."""
+
+import contextlib
+import csv
+import json
+import random
+import signal
+import sqlite3
+import sys
+import time
+
+import pytest
+
+import echospan
+from benched import LAYERS, command, figures
+from echospan import cli
+from echospan.benching import TRIES, bench
+from echospan.errors import SettingError, StoreError
+from echospan.grids import Cell, Grid
+from echospan.store import COLUMNS, MIGRATIONS, Store
+
+SMALL = ("--hidden", 8, "--max-delay", 1, "--symbols", 3_000, "--alphabet", "abc")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the researcher's module in it."""
+    (tmp_path / "benchlayers.py").write_text(LAYERS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "benchlayers", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """The results of a small grid that nothing disturbed."""
+    path = tmp_path_factory.mktemp("bench") / "undisturbed.sqlite"
+    args = ("--cores", "gru", "lru", "--seeds", 0, 1, 2, *SMALL, "--store", path)
+    assert ended("bench", *args) == 0
+    return path
+
+
+def ended(*args):
+    with pytest.raises(SystemExit) as end:
+        cli.main([str(a) for a in args])
+    return end.value.code
+
+
+def grid(*cores, seeds=(0,)):
+    return Grid(
+        cores=cores, hidden=(8,), max_delay=(1,), symbols=(3_000,), alphabet="abc", seeds=seeds
+    ).cells()
+
+
+def test_what_is_there_is_not_run_again(store, capsys):
+    before = figures(store), store.stat().st_mtime_ns
+    args = ("--cores", "gru", "lru", "--seeds", 0, 1, 2, *SMALL, "--store", store)
+    assert ended("bench", *args) == 0
+    said = capsys.readouterr()
+    assert "6 of 6 cells, 0 of them run" in said.err
+    assert "gru" in said.out
+    assert figures(store) == before[0]
+    assert len(before[0]) == 6
+
+
+def test_a_program_reads_a_line_of_json_for_each_cell_whether_run_now_or_before(
+    store, tmp_path, capsys
+):
+    copy = tmp_path / "copy.sqlite"
+    copy.write_bytes(store.read_bytes())
+    args = ("--cores", "gru", "lru", "--seeds", 0, *SMALL, "--store", copy, "--json")
+    assert ended("bench", *args, "--max-delay", 0, 1) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(told) == 4
+    assert {(t["cell"]["core"], t["cell"]["max_delay"]) for t in told} == {
+        *(("gru", 0), ("gru", 1), ("lru", 0), ("lru", 1)),
+    }
+    assert all(t["profile"]["seeds"][0]["symbols"] >= 3_000 for t in told)
+
+
+def test_results_come_one_by_one_as_they_end_and_equal_those_of_a_profile():
+    (cell,) = grid("gru")
+    (result,) = bench([cell])
+    alone = echospan.profile(
+        "gru", 1, hidden=8, symbols=3_000, alphabet="abc", name="gru", seeds=[0]
+    )
+    assert result.tries == 1
+    assert result.profile.seeds[0].curve
+    assert [d.trials for d in result.profile.seeds[0].delays] == [
+        d.trials for d in alone.seeds[0].delays
+    ]
+
+
+def test_killed_at_any_moment_it_goes_on_and_ends_at_the_same_figures(store, tmp_path):
+    again = tmp_path / "killed.sqlite"
+    args = ("bench", "--cores", "gru", "lru", "--seeds", 0, 1, 2, *SMALL, "--store", again)
+    moments, kills = random.Random(0), 0
+    for _ in range(3):
+        process = command(*args)
+        try:
+            process.wait(timeout=moments.uniform(4, 9))
+        except Exception:
+            process.kill()
+            kills += 1
+        process.communicate()
+    process = command(*args)
+    process.communicate()
+    assert process.returncode == 0
+    assert kills > 0
+    assert figures(again) == figures(store)
+
+
+def test_two_benches_share_a_store_while_someone_reads(store, tmp_path):
+    shared = tmp_path / "shared.sqlite"
+    args = ("bench", "--cores", "gru", "lru", "--seeds", 0, 1, 2, *SMALL, "--store", shared)
+    benches = [command(*args, "--workers", 1) for _ in range(2)]
+    seen = []
+    while any(b.poll() is None for b in benches):
+        if shared.exists():
+            # The file is there a moment before it is a store.
+            refused = contextlib.nullcontext() if seen else contextlib.suppress(StoreError)
+            with refused, Store(shared, write=False) as reader:
+                seen.append(len(list(reader.stored())))
+    said = [b.communicate() for b in benches]
+    assert [b.returncode for b in benches] == [0, 0], said
+    assert seen == sorted(seen)
+    assert figures(shared) == figures(store)
+    ran = [err.splitlines()[-1].split("cells, ")[1].split(" of")[0] for _, err in said]
+    assert sum(map(int, ran)) == 6  # no cell was run twice
+
+
+@pytest.mark.parametrize("engine", ["loky", "dask", "ray"])
+def test_a_worker_that_is_killed_changes_nothing(here, engine):
+    if engine != "loky":
+        pytest.importorskip({"dask": "distributed"}.get(engine, engine))
+    lost = []
+    cells = grid("benchlayers:DiesOnce", "gru", seeds=(0,))
+    told = {
+        r.cell.core: r
+        for r in bench(
+            cells, engine=engine, workers=2, on_progress=lambda m: m.lost and lost.append(m)
+        )
+    }
+    assert (here / "died").exists()
+    once, gru = told["benchlayers:DiesOnce"], told["gru"]
+    assert (once.error, gru.error) == (None, None)
+    if engine != "dask":  # which tries again by itself
+        assert once.tries == 2
+        assert [m.cell.core for m in lost] == ["benchlayers:DiesOnce"]
+    (undisturbed,) = bench(grid("benchlayers:DiesOnce"))
+    assert once.profile.seeds == undisturbed.profile.seeds
+    assert gru.profile.seeds == next(bench(grid("gru"))).profile.seeds
+
+
+def test_a_cell_that_always_kills_its_worker_fails_after_three_tries_and_alone(here, capsys):
+    args = ("--cores", "benchlayers:Dies", "gru", *SMALL, "--store", "s.sqlite", "--workers", 2)
+    assert ended("bench", *args) == 1
+    said = capsys.readouterr()
+    assert "begun again, its worker was lost" in said.err
+    rows = {r["core"]: r for r in _rows("s.sqlite")}
+    assert rows["benchlayers:Dies"]["tries"] == TRIES
+    assert rows["benchlayers:Dies"]["error"] == (
+        "its worker was lost (TerminatedWorkerError: A worker process managed by the executor was "
+        f"unexpectedly terminated), {TRIES} times"
+    )
+    assert "Dies 8, delays 0 to 1, seed 0: failed, its worker" in said.out
+    assert rows["gru"]["status"] == "done"
+
+
+def test_what_fails_is_stored_with_its_reason_and_run_again_on_request(here, capsys):
+    layers = [f"benchlayers:{name}" for name in ("Raises", "Hungry", "Leaves")]
+    args = ("--cores", *layers, *SMALL, "--store", "s.sqlite")
+    assert ended("bench", *args) == 1
+    rows = {r["core"].partition(":")[2]: r for r in _rows("s.sqlite")}
+    assert rows["Raises"]["error"] == "RuntimeError: out of luck"
+    assert rows["Leaves"]["error"] == "SystemExit: 7"
+    assert rows["Hungry"]["error"] == f"its memory ran out (no more), {TRIES} times"
+    assert (here / "hungry").read_text() == "x" * TRIES
+    assert rows["Raises"]["tries"] == 1
+    capsys.readouterr()
+    assert ended("bench", *args) == 1
+    assert "0 of them run" in capsys.readouterr().err
+    (here / "mended").touch()
+    assert (
+        ended("bench", "--cores", layers[0], *SMALL, "--store", "s.sqlite", "--retry-failed") == 0
+    )
+    (row,) = [r for r in _rows("s.sqlite") if r["core"] == layers[0]]
+    assert (row["status"], row["error"]) == ("done", None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_with_all_that_ended_stored(here, number):
+    args = ("bench", "--cores", "gru", "benchlayers:Slow", *SMALL, "--store", "s.sqlite")
+    process = command(*args, "--workers", 1)
+    while process.poll() is None and not (here / "begun").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    assert [r["core"] for r in _rows("s.sqlite")] == ["gru"]
+
+
+def test_no_worker_outlives_a_bench_that_was_killed(here):
+    process = command(
+        "bench", "--cores", "benchlayers:Slow", *SMALL, "--store", "s.sqlite", "--workers", 1
+    )
+    while process.poll() is None and not (here / "begun").exists():
+        time.sleep(0.02)
+    process.kill()
+    # They hold its standard output: it ends when the last of them does.
+    process.communicate(timeout=20)
+
+
+def test_the_same_figures_come_from_a_pool_and_from_a_cluster(store):
+    pytest.importorskip("distributed")
+    by_key = figures(store)
+    cells = grid("gru", "lru", seeds=(0, 1))
+    for result in bench(cells, engine="dask", workers=2):
+        told = json.loads(result.profile.to_json())
+        for seed in told["seeds"]:
+            for clock in ("seconds", "microseconds", "seconds_to_target"):
+                del seed[clock]
+        assert told == by_key[result.cell.key]
+
+
+def test_the_same_figures_come_from_ray(store):
+    pytest.importorskip("ray")
+    by_key = figures(store)
+    for result in bench(grid("gru", "lru", seeds=(0, 1)), engine="ray", workers=2):
+        told = json.loads(result.profile.to_json())
+        for seed in told["seeds"]:
+            for clock in ("seconds", "microseconds", "seconds_to_target"):
+                del seed[clock]
+        assert told == by_key[result.cell.key]
+
+
+def _rows(path):
+    with Store(path, write=False) as opened:
+        return opened.rows()
+
+
+def test_results_are_listed_filtered_and_written_for_other_programs(store, tmp_path, capsys):
+    assert ended("results", store) == 0
+    assert len([x for x in capsys.readouterr().out.splitlines() if "0–1" in x]) == 2
+    assert ended("results", store, "--each", "--cores", "lru") == 0
+    assert len([x for x in capsys.readouterr().out.splitlines() if "0–1" in x]) == 3
+    assert ended("results", store, "--seeds", 1, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["results"]
+    assert {(r["core"], r["seed"]) for r in told} == {("gru", 1), ("lru", 1)}
+    out = tmp_path / "rows.csv", tmp_path / "whole.jsonl"
+    assert ended("results", store, "--csv", out[0], "--jsonl", out[1]) == 0
+    with out[0].open() as f:
+        read = list(csv.DictReader(f))
+    assert tuple(read[0]) == COLUMNS
+    whole = [json.loads(line) for line in out[1].read_text().splitlines()]
+    assert [r["key"] for r in read] == [w["key"] for w in whole]
+    assert echospan.Profile.from_json(json.dumps(whole[0]["profile"])).name == "gru"
+    assert ended("results", store, "--csv", out[0]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_two_cores_are_compared_seed_by_seed(store, capsys):
+    rows = {(r["core"], r["seed"]): r["bits"] for r in _rows(store)}
+    assert ended("results", store, "--compare", "gru", "lru", "--json") == 0
+    span, bits = json.loads(capsys.readouterr().out)["differences"]
+    assert (span["of"], bits["of"], bits["pairs"]) == ("span", "bits", 3)
+    mean = sum(rows["gru", s] - rows["lru", s] for s in range(3)) / 3
+    assert bits["mean"] == pytest.approx(mean)
+    assert bits["low"] < mean < bits["high"]
+    assert ended("results", store, "--compare", "gru", "lru") == 0
+    assert "3 pairs" in capsys.readouterr().out
+    assert ended("results", store, "--compare", "gru", "lmu") == 2
+    assert "there is no result of lmu; compare two of gru, lru" in capsys.readouterr().err
+
+
+def test_results_are_a_frame_where_pandas_is_there(store):
+    pytest.importorskip("pandas")
+    frame = echospan.results(store)
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame.groupby("core")["bits"].count().to_dict() == {"gru": 3, "lru": 3}
+
+
+def test_a_report_is_one_page_and_its_plots_are_files(store, tmp_path, capsys):
+    out = tmp_path / "report.html"
+    assert ended("report", store, out, "--figures", tmp_path / "figures") == 0
+    assert "gru" in out.read_text()
+    written = sorted(p.suffix for p in (tmp_path / "figures").iterdir())
+    assert written.count(".svg") == written.count(".png") > 2
+    assert ended("report", store, out) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_store_of_an_older_schema_is_brought_up_and_keeps_its_results(store, tmp_path):
+    old = tmp_path / "old.sqlite"
+    with sqlite3.connect(old) as db:
+        db.execute(MIGRATIONS[0])
+        db.execute("PRAGMA user_version=1")
+        db.execute("PRAGMA application_id=1164142703")
+        db.execute("ATTACH ? AS new", (str(store),))
+        db.execute("INSERT INTO main.results SELECT * FROM new.results")
+    with Store(old, write=False) as read:
+        assert len(read) == 6  # to be read, it may stay as it is
+    with Store(old) as opened:
+        assert opened.claim(Cell(core="gru", symbols=1))
+    assert figures(old) == figures(store)
+
+
+def _newer(path):
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=99")
+
+
+def _foreign(path):
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE mine (x)")
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _scribbled(path):
+    data = bytearray(path.read_bytes())
+    for i in range(4096, len(data), 64):
+        data[i : i + 16] = b"\xff" * 16
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (lambda p: p.unlink(), "there is no file of results"),
+        (lambda p: (p.unlink(), p.mkdir()), "is a folder"),
+        (lambda p: p.write_text("hello"), "is no file of results"),
+        (lambda p: p.write_bytes(b""), "is no file of results"),
+        (_foreign, "is no file of results"),
+        (_newer, "newer than"),
+        (_cut, "cannot be read"),
+        (_scribbled, "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_whole_store_is_refused_in_a_sentence(
+    store, tmp_path, capsys, harm, sentence
+):
+    path = tmp_path / "harmed.sqlite"
+    path.write_bytes(store.read_bytes())
+    harm(path)
+    for name in ("results", "report"):
+        assert ended(name, path) == 2
+        said = capsys.readouterr()
+        assert sentence in said.err
+        assert len(said.err.splitlines()) == 1
+        assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ([], "no grid is named; name architectures, length, quick, size"),
+        (["qick"], "there is no grid 'qick'"),
+        (["--cores", "gruu"], "did you mean gru?"),
+        (["--cores", "nowhere:Layer"], "nowhere cannot be imported"),
+        (["--cores", "benchlayers:Min"], "did you mean Mine?"),
+        (["--cores", "gru", "--hidden", "0"], "hidden holds 0"),
+        (["--cores", "gru", "--hidden", "8", "--state", "8"], "all set the size"),
+        (["--cores", "gru", "--workers", "0"], "--workers is 0"),
+        (["--cores", "gru", "--address", "tcp://x:1"], "loky runs on this machine alone"),
+        (["--cores", "delay_line", "--parameters", "100"], "has no parameters at any width"),
+        (["--cores", "gru", "--store", "no/s.sqlite"], "no is no folder"),
+        (["--cores", "gru", "--store", "benchlayers.py"], "is no file of results"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(here, capsys, args, sentence):
+    before = {p.name for p in here.iterdir()} | {"__pycache__", "results.sqlite"}
+    assert ended("bench", *args) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err.splitlines()[-1]
+    assert said.out == ""
+    assert {p.name for p in here.iterdir()} <= before
+
+
+def test_an_engine_that_is_not_there_is_named():
+    with pytest.raises(SettingError, match="use one of loky, dask, ray"):
+        bench([], engine="spark")
