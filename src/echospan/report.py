@@ -14,7 +14,13 @@ import jinja2
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    PercentFormatter,
+)
 
 from echospan.errors import SettingError
 from echospan.grids import Cell
@@ -124,6 +130,24 @@ def _ink() -> str:
 def _line(cores: Sequence[str], core: str) -> dict[str, Any]:
     i = cores.index(core)
     return _style(cores, core) | {"ls": LINES[i // len(COLOURS) % len(LINES)], "lw": 1.3}
+
+
+def _log(*axes: Any) -> None:
+    """Logarithmic axes whose ticks read 200, 5k, 2M, within a decade too."""
+    for axis in axes:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        low, high = axis.get_view_interval()
+        subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=9))
+        axis.set_major_formatter(FuncFormatter(_short))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float, _: int) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _legend(figure: Figure, cores: Sequence[str], lines: bool) -> None:
@@ -280,7 +304,8 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
             style = _style(cores, core)
             ax.vlines(x, low, high, color=style["color"], lw=0.8, alpha=0.6)
             plot.points(ax, x, y, says, **style)
-        ax.set(xlabel=axis, xscale="log")
+        ax.set_xlabel(axis)
+        _log(ax.xaxis)
     axes[0].set_ylabel("span (symbols)" if name == "span" else "recalled bits")
     _legend(figure, cores, lines=False)
     return plot
@@ -311,7 +336,8 @@ def _target(chosen: Sequence[Setting]) -> Plot:
                 says.append(f"{s.told}: {said} {clock}")
             face = {} if reached else {"mfc": "none"}
             plot.points(ax, x, y, says, ls="", marker="o", markersize=5, color=COLOURS[0], **face)
-        ax.set(xlabel=f"{clock} of training", xscale="log", ylim=(len(cores) - 0.5, -0.5))
+        ax.set(xlabel=f"{clock} of training", ylim=(len(cores) - 0.5, -0.5))
+        _log(ax.xaxis)
         ax.set_yticks(range(len(cores)), [_plain(c) for c in cores])
     return plot
 
@@ -361,12 +387,8 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
         ]
         x, y = [p.microseconds for p in mine], [p.symbols_per_second for p in mine]
         plot.points(ax, x, y, says, **_style(cores, core))
-    ax.set(
-        xlabel="µs for one streamed symbol",
-        ylabel="symbols a second in training",
-        xscale="log",
-        yscale="log",
-    )
+    ax.set(xlabel="µs for one streamed symbol", ylabel="symbols a second in training")
+    _log(ax.xaxis, ax.yaxis)
     _legend(figure, cores, lines=False)
     return plot
 
@@ -393,7 +415,8 @@ def _curves(chosen: Sequence[Setting]) -> Plot | None:
         says = [f"{s.told}: span {span} after {n:,} symbols" for n, _, span in curve]
         plot.points(axes[1], x, [span for _, _, span in curve], says, **style)
     for ax in axes:
-        ax.set(xlabel="symbols seen in training", xscale="log")
+        ax.set_xlabel("symbols seen in training")
+        _log(ax.xaxis)
     axes[0].set(ylabel="mean recall", ylim=(0, 1.04))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[1].set_ylabel("span (symbols)")
