@@ -5,8 +5,9 @@
     python -m benchmarks.others --save docs/others.json  # and keep the profiles for the page
 
 Statistic: as of `echospan profile`, one seed. Each entry is all that its layer needs to go in.
-Packages that are not installed are named and left out; some ask for others that they do not need
-here (`--no-deps` leaves torch as it is), such as einops, einx, loguru, packaging and omegaconf.
+Packages that are not installed are named and left out; some ask for others (`--no-deps` leaves
+torch as it is), such as einops, einx, loguru, packaging, omegaconf, torch-einops-utils and
+rotary-embedding-torch.
 """
 
 import argparse
