@@ -56,7 +56,7 @@ def slstm() -> nn.Module:
 
 
 def light_recurrent_unit() -> nn.Module:
-    return _of("light_recurrent_unit_pytorch.lru", "LightRecurrentUnit")(WIDTH)
+    return _of("light_recurrent_unit_pytorch", "LightRecurrentUnitLayer")(WIDTH)
 
 
 def gateloop() -> nn.Module:
