@@ -10,12 +10,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
+from torch import Tensor
 
 from echospan import __version__
 from echospan.errors import EchospanError, RunError
@@ -26,15 +28,32 @@ FORMAT = 1
 """Version of the run folder; a newer one is refused."""
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A training under way, as numbers: what it takes to go on as if nothing had happened."""
+
+    recipe: Recipe
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+    """What is no tensor, as JSON has it."""
+
+
+SNAPSHOTS = ("resume.safetensors", "resume.before.safetensors")
+"""The newest and the one before it, in the folder of a run that is unfinished."""
+
+
 def check_output(folder: str | Path, overwrite: bool = False) -> Path:
     """The folder, if a run may be written there; RunError otherwise. Touches nothing it finds."""
     path = Path(folder)
     if path.exists() or path.is_symlink():
+        unfinished = any((path / name).is_file() for name in SNAPSHOTS)
         if not overwrite:
             raise RunError(
-                f"{path} exists already", "name another folder with --out, or add --overwrite"
+                f"{path} {'holds a run that was not finished' if unfinished else 'exists already'}",
+                ("go on with --resume, " if unfinished else "")
+                + "name another folder with --out, or add --overwrite",
             )
-        if not (path / "config.json").is_file():
+        if not unfinished and not (path / "config.json").is_file():
             raise RunError(
                 f"{path} exists and is not a run of echospan",
                 "it is not overwritten: name another folder with --out",
@@ -121,6 +140,92 @@ def write_whole(path: Path, data: bytes) -> None:
         raise RunError(
             f"{path} could not be written ({e.strerror})", "make room or name another place"
         ) from None
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Keep a snapshot in a run folder, whole; the one before it stays until the next.
+
+    Raises RunError where the disk refuses; the snapshots that are there stay whole.
+    """
+    facts = json.dumps(
+        {
+            "format": FORMAT,
+            "echospan": __version__,
+            "model": asdict(snapshot.recipe.model),
+            "training": asdict(snapshot.recipe.training),
+            "facts": snapshot.facts
+            | {"torch": torch.__version__, "threads": torch.get_num_threads()},
+        }
+    )
+    told = {"snapshot": facts, "sha256": _digest(facts, snapshot.tensors)}
+    newest, before = (folder / name for name in SNAPSHOTS)
+    try:
+        folder.mkdir(exist_ok=True)
+        if newest.exists():
+            newest.replace(before)
+    except OSError as e:
+        raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
+    write_whole(newest, safetensors.torch.save(snapshot.tensors, told))
+
+
+def read_snapshot(folder: Path) -> Snapshot | None:
+    """The newest whole snapshot of a run folder; None where none is there.
+
+    Raises RunError where those that are there are damaged, foreign or newer.
+    """
+    refused: RunError | None = None
+    for name in SNAPSHOTS:
+        if (folder / name).exists():
+            try:
+                return _snapshot(folder / name)
+            except RunError as e:
+                refused = refused or e
+    if refused is not None:
+        raise refused
+    return None
+
+
+def _snapshot(path: Path) -> Snapshot:
+    again = "train it anew with echospan train --overwrite"
+    try:
+        with safetensors.safe_open(path, "pt") as f:
+            told = f.metadata() or {}
+            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        kept: Any = json.loads(told["snapshot"])
+        if kept["format"] > FORMAT:
+            raise RunError(
+                f"{path} has format {kept['format']}, newer than {FORMAT}",
+                "install a newer echospan",
+            )
+        if _digest(told["snapshot"], tensors) != told["sha256"]:
+            raise RunError(f"{path} is damaged (its checksum differs)", again)
+        recipe = Recipe(
+            model=ModelConfig(**kept["model"]), training=TrainingConfig(**kept["training"])
+        )
+        return Snapshot(recipe, tensors, kept["facts"])
+    except RunError:
+        raise
+    except (
+        OSError,
+        EchospanError,
+        safetensors.SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as e:
+        reason = (str(e).splitlines() or [""])[0]
+        raise RunError(f"{path} is no whole snapshot ({reason})", again) from None
+
+
+def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of all that a snapshot holds: names, types, shapes and numbers."""
+    total = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        t = tensors[name].contiguous()
+        total.update(f"{name} {t.dtype} {list(t.shape)}".encode())
+        total.update(t.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def load(folder: str | Path) -> EchoModel:

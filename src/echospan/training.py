@@ -6,15 +6,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from echospan.cores import State, batch_dim, map_state
-from echospan.errors import DeviceError, DivergenceError
-from echospan.evaluation import Evaluation, evaluate
+from echospan.checkpoint import Snapshot
+from echospan.cores import State, batch_dim, map_state, tensors
+from echospan.errors import DeviceError, DivergenceError, RunError
+from echospan.evaluation import DelayRecall, Evaluation, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe
 from echospan.tasks import EchoTask
@@ -128,12 +129,18 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     core: nn.Module | None = None,
     deadline: float = math.inf,
+    *,
+    on_snapshot: Callable[[Snapshot], None] | None = None,
+    snapshot_seconds: float = 20.0,
+    resume: Snapshot | None = None,
 ) -> TrainingResult:
     """Build and train a model; deterministic for a seed on one machine and thread count.
 
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
     recipe names. Ctrl-C ends it and keeps what was reached. `deadline`, of `time.perf_counter`,
-    ends it too, what evaluation takes included.
+    ends it too, what evaluation takes included. `on_snapshot` is called every `snapshot_seconds`
+    and at Ctrl-C with all that decides how the training goes on; with `resume` one goes on from
+    there, and ends bit for bit where it would have ended.
     """
     device = find_device(recipe.training.device)
     # The first optimiser of a process imports much of torch: an import, not training.
@@ -141,144 +148,255 @@ def train(
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.training.seed)
-        return _train(recipe, on_progress, core, device, deadline)
+        start = time.perf_counter()
+        training = _Training(recipe, core, device)
+        if resume is not None:
+            training.restore(resume)
+        return training.run(start, deadline, on_progress, on_snapshot, snapshot_seconds)
 
 
-def _train(
-    recipe: Recipe,
-    on_progress: Callable[[Progress], None] | None,
-    core: nn.Module | None,
-    device: torch.device,
-    deadline: float,
-) -> TrainingResult:
-    config = recipe.training
-    start = time.perf_counter()
-    model = EchoModel(recipe.model, core).to(device).train()
-    task = EchoTask(len(model.alphabet), model.max_delay)
-    generator = torch.Generator(device).manual_seed(config.seed)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(
-        parameters,
-        lr=config.learning_rate,
-        betas=(0.9, 0.99),
-        fused=all(p.is_floating_point() for p in parameters),  # it knows no complex numbers
-    )
-    history: list[Progress] = []
-    state: State = None
-    past = task.empty_past(config.batch, device)
-    delays = torch.zeros(config.batch, dtype=torch.long, device=device)
-    weights = torch.ones(model.max_delay + 1, device=device)
-    evaluating, smooth_loss = 0.0, math.log(model.symbols)
-    to_target: float | None = None
-    step, check_at, last_step = 0, 20, config.steps
-    polished_from = 0.5 * config.learning_rate
-    a_step = config.batch * recipe.window
-    if config.symbols:
-        last_step = min(last_step, math.ceil(config.symbols / a_step))
-    with interrupted_by(signal.SIGINT) as stop:
-        while not stop:
-            now = time.perf_counter()
-            elapsed = now - start - evaluating
-            late = (now - start) / max(deadline - start, 1e-9)
-            left = 1 - max(elapsed / config.seconds, step / last_step, late)
-            if left <= 0:
-                break
-            if to_target is not None:
-                rate = polished_from * (last_step - step) / config.polish
-            else:
-                # The loss is the clock: one schedule for every size, delay and alphabet.
-                rate = config.learning_rate * max(0.05, min(1.0, math.sqrt(smooth_loss / 0.2)))
-                if left < config.fall:
-                    rate *= left / config.fall
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            keep = torch.rand(config.batch, generator=generator, device=device) < config.carry
-            if not getattr(model.core, "zeros_are_empty", True):
-                keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
-            if state is not None:
-                state, past = _keep_rows(model.core, state, keep), past * keep[:, None]
-            symbols, targets = task.batch(config.batch, recipe.window, generator, past)
-            if model.by_input:
-                # A row keeps its delay as long as its state; delays still missed are drawn most.
-                fresh = torch.multinomial(weights, config.batch, True, generator=generator)
-                delays = torch.where(keep, delays, fresh) if step else fresh
-            y, state = model.hidden(symbols, state, delays)
-            weight: Tensor = model.readouts.weight
-            bias: Tensor = model.readouts.bias
-            targets_asked = targets
-            if model.by_input:
-                index = delays[:, None, None].expand(*symbols.shape, 1)
-                targets_asked = targets.gather(2, index)
-            elif config.asked_at_once and config.asked_at_once <= model.max_delay:
-                order = torch.randperm(model.max_delay + 1, generator=generator, device=device)
-                some = order[: config.asked_at_once]
-                weight, bias = model.readouts_at(some)
-                targets_asked = targets[..., some]
-            # Time first, as the core lays it out: no copy on the way to the matrix products.
-            loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
-                y.transpose(0, 1).flatten(0, 1),
-                weight,
-                bias,
-                targets_asked.transpose(0, 1).flatten(0, 1),
-            )
-            state, past = map_state(Tensor.detach, state), task.carry(symbols, past)
-            optimiser.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-            value = loss.item()
-            if not (math.isfinite(value) and math.isfinite(norm.item())):
-                raise DivergenceError(
-                    f"at step {step + 1} the loss is {value:.3g}, its gradient's norm "
-                    f"{norm.item():.3g}, at a learning rate of {rate:.2g}",
-                    f"train with a smaller one, such as {rate / 3:.1g}",
-                )
-            optimiser.step()
-            step += 1
-            smooth_loss += 0.1 * (value - smooth_loss)
-            if step in (check_at, last_step):
-                before = time.perf_counter()
-                # Where many delays are asked, looking costs more than learning: look less often.
-                rest = 40 if model.max_delay <= 32 else 8
-                check_at = step + max(10 if to_target is None else 200, step // rest)
-                # A glance decides whether a look worth an interval is due.
-                seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
-                worst = min(seen.delays[d].recall for d in recipe.model.asked)
+class _Training:
+    """A training under way: all that decides how it goes on."""
+
+    def __init__(self, recipe: Recipe, core: nn.Module | None, device: torch.device) -> None:
+        config = recipe.training
+        self.recipe, self.config, self.device = recipe, config, device
+        self.model = EchoModel(recipe.model, core).to(device).train()
+        self.task = EchoTask(len(self.model.alphabet), self.model.max_delay)
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
+            fused=all(p.is_floating_point() for p in self.parameters),  # it knows no complex ones
+        )
+        self.history: list[Progress] = []
+        self.state: State = None
+        self.past = self.task.empty_past(config.batch, device)
+        self.delays = torch.zeros(config.batch, dtype=torch.long, device=device)
+        self.weights = torch.ones(self.model.max_delay + 1, device=device)
+        self.smooth_loss = math.log(self.model.symbols)
+        self.loss = math.inf
+        self.to_target: float | None = None
+        self.rate = self.polished_from = 0.5 * config.learning_rate
+        self.a_step = config.batch * recipe.window
+        self.step, self.check_at, self.last_step = 0, 20, config.steps
+        if config.symbols:
+            self.last_step = min(self.last_step, math.ceil(config.symbols / self.a_step))
+        self.before, self.aside = 0.0, 0.0
+        """Seconds of training before this process, and what was no training in it."""
+
+    def run(
+        self,
+        start: float,
+        deadline: float,
+        on_progress: Callable[[Progress], None] | None,
+        on_snapshot: Callable[[Snapshot], None] | None,
+        snapshot_seconds: float,
+    ) -> TrainingResult:
+        """Train until the budget, the target's polish, the deadline or Ctrl-C ends it."""
+        kept_at = start
+        with interrupted_by(signal.SIGINT) as stop:
+            while not stop:
                 now = time.perf_counter()
-                # Within a deadline no look may cut short the end of training, where the rate falls.
-                affordable = 8 * 25 * (now - before) < deadline - now
-                if to_target is None and worst >= config.target and affordable:
-                    seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
-                seconds = before - start - evaluating
-                if to_target is None and seen.reached(recipe.model.asked, config.target):
-                    to_target = seconds
-                    # A rate that has begun to fall falls on: a jump up undoes what was reached.
-                    if config.fall:
-                        polished_from = min(polished_from, rate)
-                    last_step = min(last_step, step + config.polish)
-                used = max(seconds / config.seconds, step / last_step)
-                progress = Progress(step, seconds, value, seen, to_target is not None, used)
-                weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=device)
-                history.append(progress)
-                if on_progress:
-                    on_progress(progress)
-                looked = time.perf_counter() - before
-                evaluating += looked
-                if math.isfinite(deadline):
-                    check_at = max(check_at, step + int(8 * looked * step / seconds))
-                    if 8 * looked > deadline - time.perf_counter():
-                        check_at = last_step
-        interrupted = bool(stop)
-    seconds = time.perf_counter() - start - evaluating
-    model.eval()
-    return TrainingResult(
-        model=model.cpu(),
-        seconds_to_target=to_target,
-        seconds=seconds,
-        steps=step,
-        symbols=step * a_step,
-        history=tuple(history),
-        interrupted=interrupted,
-    )
+                elapsed = self.before + now - start - self.aside
+                late = (now - start) / max(deadline - start, 1e-9)
+                left = 1 - max(elapsed / self.config.seconds, self.step / self.last_step, late)
+                if left <= 0:
+                    break
+                self.learn(left)
+                if self.step in (self.check_at, self.last_step):
+                    looking = time.perf_counter()
+                    seconds = self.before + looking - start - self.aside
+                    self.look(seconds, looking, deadline, on_progress)
+                    self.aside += time.perf_counter() - looking
+                if on_snapshot and time.perf_counter() - kept_at >= snapshot_seconds:
+                    kept_at = time.perf_counter()
+                    on_snapshot(self.snapshot(self.before + kept_at - start - self.aside))
+                    self.aside += time.perf_counter() - kept_at
+            interrupted = bool(stop)
+        seconds = self.before + time.perf_counter() - start - self.aside
+        if on_snapshot and interrupted:
+            on_snapshot(self.snapshot(seconds))
+        self.model.eval()
+        return TrainingResult(
+            model=self.model.cpu(),
+            seconds_to_target=self.to_target,
+            seconds=seconds,
+            steps=self.step,
+            symbols=self.step * self.a_step,
+            history=tuple(self.history),
+            interrupted=interrupted,
+        )
+
+    def learn(self, left: float) -> None:
+        """One step of the optimiser, with `left` of the budget left."""
+        config, model, task, generator = self.config, self.model, self.task, self.generator
+        if self.to_target is not None:
+            self.rate = self.polished_from * (self.last_step - self.step) / config.polish
+        else:
+            # The loss is the clock: one schedule for every size, delay and alphabet.
+            clock = max(0.05, min(1.0, math.sqrt(self.smooth_loss / 0.2)))
+            self.rate = config.learning_rate * clock
+            if left < config.fall:
+                self.rate *= left / config.fall
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate
+        keep = torch.rand(config.batch, generator=generator, device=self.device) < config.carry
+        if not getattr(model.core, "zeros_are_empty", True):
+            keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
+        if self.state is not None:
+            self.state = _keep_rows(model.core, self.state, keep)
+            self.past = self.past * keep[:, None]
+        symbols, targets = task.batch(config.batch, self.recipe.window, generator, self.past)
+        if model.by_input:
+            # A row keeps its delay as long as its state; delays still missed are drawn most.
+            fresh = torch.multinomial(self.weights, config.batch, True, generator=generator)
+            self.delays = torch.where(keep, self.delays, fresh) if self.step else fresh
+        y, self.state = model.hidden(symbols, self.state, self.delays)
+        weight: Tensor = model.readouts.weight
+        bias: Tensor = model.readouts.bias
+        targets_asked = targets
+        if model.by_input:
+            index = self.delays[:, None, None].expand(*symbols.shape, 1)
+            targets_asked = targets.gather(2, index)
+        elif config.asked_at_once and config.asked_at_once <= model.max_delay:
+            order = torch.randperm(model.max_delay + 1, generator=generator, device=self.device)
+            some = order[: config.asked_at_once]
+            weight, bias = model.readouts_at(some)
+            targets_asked = targets[..., some]
+        # Time first, as the core lays it out: no copy on the way to the matrix products.
+        loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
+            y.transpose(0, 1).flatten(0, 1),
+            weight,
+            bias,
+            targets_asked.transpose(0, 1).flatten(0, 1),
+        )
+        self.state = map_state(Tensor.detach, self.state)
+        self.past = task.carry(symbols, self.past)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.loss = loss.item()
+        if not (math.isfinite(self.loss) and math.isfinite(norm.item())):
+            raise DivergenceError(
+                f"at step {self.step + 1} the loss is {self.loss:.3g}, its gradient's norm "
+                f"{norm.item():.3g}, at a learning rate of {self.rate:.2g}",
+                f"train with a smaller one, such as {self.rate / 3:.1g}",
+            )
+        self.optimiser.step()
+        self.step += 1
+        self.smooth_loss += 0.1 * (self.loss - self.smooth_loss)
+
+    def look(
+        self,
+        seconds: float,
+        looking: float,
+        deadline: float,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        """See what is recalled after `seconds` of training; decides when to end and to look next.
+
+        `looking` is when it began, of `time.perf_counter`.
+        """
+        config, model, asked = self.config, self.model, self.recipe.model.asked
+        # Where many delays are asked, looking costs more than learning: look less often.
+        rest = 40 if model.max_delay <= 32 else 8
+        self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
+        # A glance decides whether a look worth an interval is due.
+        seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
+        worst = min(seen.delays[d].recall for d in asked)
+        now = time.perf_counter()
+        # Within a deadline no look may cut short the end of training, where the rate falls.
+        affordable = 8 * 25 * (now - looking) < deadline - now
+        if self.to_target is None and worst >= config.target and affordable:
+            seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
+        if self.to_target is None and seen.reached(asked, config.target):
+            self.to_target = seconds
+            # A rate that has begun to fall falls on: a jump up undoes what was reached.
+            if config.fall:
+                self.polished_from = min(self.polished_from, self.rate)
+            self.last_step = min(self.last_step, self.step + config.polish)
+        used = max(seconds / config.seconds, self.step / self.last_step)
+        reached = self.to_target is not None
+        progress = Progress(self.step, seconds, self.loss, seen, reached, used)
+        self.weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=self.device)
+        self.history.append(progress)
+        if on_progress:
+            on_progress(progress)
+        if math.isfinite(deadline):
+            now = time.perf_counter()
+            gap = int(8 * (now - looking) * self.step / seconds)
+            self.check_at = max(self.check_at, self.step + gap)
+            if 8 * (now - looking) > deadline - now:
+                self.check_at = self.last_step
+
+    def snapshot(self, seconds: float) -> Snapshot:
+        """All of it, as numbers; `seconds` of training have been spent."""
+        named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for i, slots in self.optimiser.state_dict()["state"].items():
+            named |= {f"optimiser.{i}.{k}": v for k, v in slots.items()}
+        named |= {f"state.{i}": t for i, t in enumerate(tensors(self.state))}
+        named |= {"past": self.past, "delays": self.delays, "weights": self.weights}
+        named |= {"generator": self.generator.get_state(), "random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            named["random.device"] = torch.cuda.get_rng_state(self.device)
+        facts = {name: getattr(self, name) for name in _FACTS}
+        facts |= {"seconds": seconds, "history": [asdict(p) for p in self.history]}
+        kept = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in named.items()}
+        return Snapshot(self.recipe, kept, facts)
+
+    def restore(self, kept: Snapshot) -> None:
+        """Go on from there; RunError where it does not fit the model that the recipe builds."""
+        named = {name: t.to(self.device) for name, t in kept.tensors.items()}
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
+
+        try:
+            self.model.load_state_dict(under("model."))
+            told = self.optimiser.state_dict()
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in under("optimiser.").items():
+                number, _, slot = name.partition(".")
+                slots.setdefault(int(number), {})[slot] = tensor
+            self.optimiser.load_state_dict(told | {"state": slots})
+            state = under("state.")
+            if state:
+                one = torch.ones(self.config.batch, 1, dtype=torch.long, device=self.device)
+                with torch.no_grad():
+                    _, shape = self.model.hidden(one, None, one[:, 0] * 0)
+                parts = iter(range(len(state)))
+                self.state = map_state(lambda _: state[str(next(parts))], shape)
+            self.past, self.delays = named["past"], named["delays"]
+            self.weights = named["weights"]
+            self.generator.set_state(kept.tensors["generator"])
+            torch.set_rng_state(kept.tensors["random"])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(kept.tensors["random.device"], self.device)
+            for name in _FACTS:
+                setattr(self, name, kept.facts[name])
+            self.before = kept.facts["seconds"]
+            self.history = [_progress(told) for told in kept.facts["history"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as e:
+            reason = (str(e).splitlines() or [""])[0]
+            raise RunError(
+                f"the snapshot does not fit its recipe ({reason})", "train it anew"
+            ) from e
+
+
+_FACTS = (
+    *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
+    "polished_from",
+)
+"""The numbers of a training that are no tensors."""
+
+
+def _progress(told: dict[str, Any]) -> Progress:
+    seen = told["evaluation"]
+    delays = tuple(DelayRecall(**d) for d in seen["delays"])
+    return Progress(**told | {"evaluation": Evaluation(**seen | {"delays": delays})})
 
 
 def _keep_rows(core: nn.Module, state: State, keep: Tensor) -> State:

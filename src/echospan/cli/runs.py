@@ -20,6 +20,7 @@ from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only what needs it does so, inside.
 if TYPE_CHECKING:
+    from echospan.checkpoint import Snapshot
     from echospan.evaluation import Evaluation
     from echospan.model import EchoModel
     from echospan.training import Progress
@@ -35,6 +36,10 @@ class Train:
     """The run folder to make."""
     overwrite: bool = False
     """Replace the run that is there."""
+    resume: bool = False
+    """Go on from the last snapshot of a run that was stopped, with the same settings."""
+    snapshot_seconds: float = 20.0
+    """How often a snapshot is kept while it trains; 0 for never."""
     stream: int = 100_000
     """Symbols of unbroken stream to count errors on; 0 for none."""
     json: bool = False
@@ -125,16 +130,34 @@ def _report(
 
 def train(command: Train) -> int:
     """Exit 0: the target is reached; 1: it is not."""
-    from echospan.checkpoint import check_output, save
+    from echospan.checkpoint import check_output, save, write_snapshot
     from echospan.plots import recall_plot, training_plot
     from echospan.training import train as trained
 
     if command.stream < 0:
         raise SettingError(f"--stream is {command.stream}", "use a whole number of 0 or more")
-    check_output(command.out, command.overwrite)
+    if not 0 <= command.snapshot_seconds < float("inf"):
+        raise SettingError(
+            f"--snapshot-seconds is {command.snapshot_seconds}", "use 0 for never, or more"
+        )
     recipe = Recipe(model=command.model, training=command.training)
+    kept = _kept(command, recipe) if command.resume else None
+    check_output(command.out, command.overwrite or kept is not None)
+    last: Snapshot | None = None
+
+    def on_snapshot(snapshot: "Snapshot") -> None:
+        nonlocal last
+        last = snapshot
+        write_snapshot(command.out, snapshot)
+
     with _watching(command.out.name, recipe) as on_progress:
-        result = trained(recipe, on_progress)
+        result = trained(
+            recipe,
+            on_progress,
+            on_snapshot=on_snapshot if command.snapshot_seconds else None,
+            snapshot_seconds=command.snapshot_seconds,
+            resume=kept,
+        )
     model = result.model.to(recipe.training.device)
     evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
@@ -164,11 +187,49 @@ def train(command: Train) -> int:
         "recall.svg": recall_plot(evaluation, 1 / len(result.model.alphabet), target),
         "training.svg": training_plot(result.history),
     }
-    save(result.model, recipe.training, command.out, files, command.overwrite)
+    there = command.overwrite or kept is not None or last is not None
+    save(result.model, recipe.training, command.out, files, there)
+    if result.interrupted and last is not None:
+        write_snapshot(command.out, last)  # the run as it stands, and where it goes on from
     _show(report, command.json)
     if result.interrupted:
         return 130
     return 0 if report["reached"] else 1
+
+
+def _kept(command: Train, recipe: Recipe) -> "Snapshot | None":
+    """The snapshot to go on from, once it is sure that it is one of this recipe."""
+    import torch
+
+    from echospan.checkpoint import read_snapshot
+
+    kept = read_snapshot(command.out)
+    if kept is None:
+        if (command.out / "config.json").exists():
+            raise SettingError(
+                f"{command.out} is finished", "evaluate it, or train anew with --overwrite"
+            )
+        print(f"{command.out} holds nothing to go on from: it begins anew", file=sys.stderr)
+        return None
+    for mine, theirs in (
+        (recipe.model, kept.recipe.model),
+        (recipe.training, kept.recipe.training),
+    ):
+        for f in dataclasses.fields(mine):
+            one, other = getattr(mine, f.name), getattr(theirs, f.name)
+            if one != other:
+                flag = "--" + f.name.replace("_", "-")
+                raise SettingError(
+                    f"{command.out} was begun with {flag} {other}, not {one}",
+                    "go on with the same settings, or train anew with --overwrite",
+                )
+    for what, then, now in (
+        ("threads", kept.facts["threads"], torch.get_num_threads()),
+        ("torch", kept.facts["torch"], torch.__version__),
+    ):
+        if then != now:
+            print(f"{what} {now} where it was {then}: the last bits may differ", file=sys.stderr)
+    return kept
 
 
 @contextlib.contextmanager
