@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,8 +25,8 @@ from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
-FORMAT = 1
-"""Version of the run folder; a newer one is refused."""
+FORMAT = 2
+"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,16 @@ def save(
     path = check_output(folder, overwrite)
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
     try:
-        weights = safetensors.torch.save(
-            {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        )
+        named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+        recipe = Recipe(model=model.config, training=training)
         config = {
             "format": FORMAT,
             "echospan": __version__,
             "model": asdict(model.config),
             "training": asdict(training),
-            "sha256": hashlib.sha256(weights).hexdigest(),
+            "sha256": _digest(_decides(recipe), named),
         }
-        _write(made / "model.safetensors", weights)
+        _write(made / "model.safetensors", safetensors.torch.save(named))
         _write(made / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         for name, text in files.items():
             _write(made / name, text.encode())
@@ -147,17 +147,11 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
 
     Raises RunError where the disk refuses; the snapshots that are there stay whole.
     """
-    facts = json.dumps(
-        {
-            "format": FORMAT,
-            "echospan": __version__,
-            "model": asdict(snapshot.recipe.model),
-            "training": asdict(snapshot.recipe.training),
-            "facts": snapshot.facts
-            | {"torch": torch.__version__, "threads": torch.get_num_threads()},
-        }
-    )
-    told = {"snapshot": facts, "sha256": _digest(facts, snapshot.tensors)}
+    told = {
+        "model": asdict(snapshot.recipe.model),
+        "training": asdict(snapshot.recipe.training),
+        "facts": snapshot.facts | {"torch": torch.__version__, "threads": torch.get_num_threads()},
+    }
     newest, before = (folder / name for name in SNAPSHOTS)
     try:
         folder.mkdir(exist_ok=True)
@@ -165,7 +159,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
             newest.replace(before)
     except OSError as e:
         raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
-    write_whole(newest, safetensors.torch.save(snapshot.tensors, told))
+    write_whole(newest, sealed(told, snapshot.tensors))
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
@@ -187,27 +181,42 @@ def read_snapshot(folder: Path) -> Snapshot | None:
 
 def _snapshot(path: Path) -> Snapshot:
     again = "train it anew with echospan train --overwrite"
+    told, tensors = unsealed(path, "snapshot", again)
     try:
-        with safetensors.safe_open(path, "pt") as f:
-            told = f.metadata() or {}
-            tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-        kept: Any = json.loads(told["snapshot"])
-        if kept["format"] > FORMAT:
+        recipe = Recipe(
+            model=ModelConfig(**told["model"]), training=TrainingConfig(**told["training"])
+        )
+        return Snapshot(recipe, tensors, dict(told["facts"]))
+    except (EchospanError, KeyError, TypeError, ValueError) as e:
+        raise RunError(f"{path} is no whole snapshot ({e})", again) from None
+
+
+def sealed(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors and what JSON tells of them as a file of safetensors, with a checksum over both."""
+    text = json.dumps({"format": FORMAT, "echospan": __version__, **told})
+    kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    return safetensors.torch.save(kept, {"echospan": text, "sha256": _digest(text, kept)})
+
+
+def unsealed(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `sealed` wrote; RunError for what is damaged, foreign or newer. Never unpickles."""
+    try:
+        with safetensors.safe_open(_regular(path), "pt") as f:
+            kept = f.metadata() or {}
+            tensors = {name: f.get_tensor(name).clone() for name in f.keys()}  # noqa: SIM118
+        told: Any = json.loads(kept["echospan"])
+        if told["format"] > FORMAT:
             raise RunError(
-                f"{path} has format {kept['format']}, newer than {FORMAT}",
+                f"{path} has format {told['format']}, newer than {FORMAT}",
                 "install a newer echospan",
             )
-        if _digest(told["snapshot"], tensors) != told["sha256"]:
-            raise RunError(f"{path} is damaged (its checksum differs)", again)
-        recipe = Recipe(
-            model=ModelConfig(**kept["model"]), training=TrainingConfig(**kept["training"])
-        )
-        return Snapshot(recipe, tensors, kept["facts"])
+        if _digest(kept["echospan"], tensors) != kept["sha256"]:
+            raise RunError(f"{path} is damaged (its checksum differs)", remedy)
+        return dict(told), tensors
     except RunError:
         raise
     except (
         OSError,
-        EchospanError,
         safetensors.SafetensorError,
         KeyError,
         TypeError,
@@ -215,7 +224,51 @@ def _snapshot(path: Path) -> Snapshot:
         RuntimeError,
     ) as e:
         reason = (str(e).splitlines() or [""])[0]
-        raise RunError(f"{path} is no whole snapshot ({reason})", again) from None
+        raise RunError(f"{path} is no whole {what} ({reason})", remedy) from None
+
+
+def fingerprint(model: EchoModel) -> str:
+    """Sixty-four digits that are the same for models of equal settings and weights."""
+    named = {k: v.detach().cpu() for k, v in model.state_dict().items()}
+    return _digest(json.dumps(asdict(model.config), sort_keys=True), named)
+
+
+def _config(path: Path, again: str) -> dict[str, Any]:
+    """What config.json says, once it is sure that it is ours and not newer."""
+    try:
+        config: Any = json.loads(_regular(path / "config.json", 1_000_000).read_bytes())
+    except (OSError, ValueError, RecursionError) as e:
+        if isinstance(e, RunError):
+            raise
+        raise RunError(f"{path}/config.json cannot be read ({e})", again) from None
+    kind = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(kind, int) or isinstance(kind, bool):
+        raise RunError(f"{path}/config.json is not of echospan", "name a folder it made")
+    if kind > FORMAT:
+        raise RunError(f"{path} has format {kind}, newer than {FORMAT}", "install a newer echospan")
+    return dict(config)
+
+
+def _regular(path: Path, most: int | None = None) -> Path:
+    """The path, if a file of at most so many bytes is there itself, and no link to another place.
+
+    What is a pipe, a device or a link into some other folder is not ours, and may never end.
+    """
+    try:
+        seen = path.lstat()
+    except OSError:
+        raise RunError(
+            f"{path.parent} has no {path.name}", "name a folder that echospan train made"
+        ) from None
+    if not stat.S_ISREG(seen.st_mode) or (most is not None and seen.st_size > most):
+        what = "no file of its own" if not stat.S_ISREG(seen.st_mode) else "too large to be ours"
+        raise RunError(f"{path} is {what}", "name a folder that echospan train made")
+    return path
+
+
+def _decides(recipe: Recipe) -> str:
+    """All settings of a recipe as text, the same for equal ones."""
+    return json.dumps([asdict(recipe.model), asdict(recipe.training)], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -242,37 +295,40 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     again = "train it anew with echospan train"
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}", "make one with echospan train --out")
-    try:
-        config: Any = json.loads((path / "config.json").read_text())
-        weights = (path / "model.safetensors").read_bytes()
-    except FileNotFoundError as e:
-        missing = Path(str(e.filename)).name
-        raise RunError(
-            f"{path} has no {missing}", "name a folder that echospan train made"
-        ) from None
-    except (OSError, ValueError) as e:
-        raise RunError(f"{path}/config.json cannot be read ({e})", again) from None
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
-        raise RunError(f"{path}/config.json is not of echospan", "name a folder it made")
-    if config["format"] > FORMAT:
-        raise RunError(
-            f"{path} has format {config['format']}, newer than {FORMAT}", "install a newer echospan"
-        )
-    if hashlib.sha256(weights).hexdigest() != config.get("sha256"):
-        raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
+    config = _config(path, again)
+    weights = path / "model.safetensors"
     try:
         recipe = Recipe(
             model=ModelConfig(**config["model"]), training=TrainingConfig(**config["training"])
         )
+        with safetensors.safe_open(_regular(weights), "pt") as f:
+            # What the file has room for bounds what is built: a claim alone costs no memory.
+            shape = f.get_slice("readouts.weight").get_shape()
+            rows = (len(recipe.model.alphabet) + 1) * (
+                1 if recipe.model.conditioning == "input" else recipe.model.max_delay + 1
+            )
+            if shape != [rows, recipe.model.hidden]:
+                raise RunError(
+                    f"{path}/config.json does not fit its model (the read-outs are {shape}, not "
+                    f"{[rows, recipe.model.hidden]})",
+                    again,
+                )
+            named = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+        if config["format"] == 1:
+            fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
+        else:
+            fits = _digest(_decides(recipe), named) == config.get("sha256")
+        if not fits:
+            raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
+        if not all(t.isfinite().all() for t in named.values()):
+            raise RunError(f"{path}/model.safetensors holds what is no number", again)
         model = EchoModel(recipe.model)
-        model.load_state_dict(safetensors.torch.load(weights))
-    except (
-        EchospanError,
-        KeyError,
-        TypeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as e:
-        reason = str(e).splitlines()[0]
+        model.load_state_dict(named)
+    except RunError:
+        raise
+    except safetensors.SafetensorError as e:
+        raise RunError(f"{path}/model.safetensors is damaged ({e})", again) from None
+    except (EchospanError, KeyError, TypeError, ValueError, RuntimeError) as e:
+        reason = (str(e).splitlines() or [""])[0]
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
     return model.eval(), recipe

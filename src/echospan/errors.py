@@ -20,6 +20,7 @@ class EchospanError(Exception):
     """Base of all: `fact` says what was wrong, `remedy` what is allowed and how to mend it."""
 
     def __init__(self, fact: str, remedy: str) -> None:
+        fact = " ".join(fact.splitlines())  # what another library said may be several
         super().__init__(f"{fact}; {remedy}")
         self.fact = fact
         self.remedy = remedy

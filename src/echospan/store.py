@@ -5,6 +5,7 @@ asks for memory that all its users share).
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
@@ -32,7 +33,8 @@ MIGRATIONS = (
         core TEXT NOT NULL, hidden INTEGER, max_delay INTEGER NOT NULL, seed INTEGER NOT NULL,
         parameters INTEGER, state INTEGER, span INTEGER, span_at_most INTEGER, reads INTEGER,
         stores INTEGER, bits REAL, rising INTEGER, symbols INTEGER, symbols_per_second REAL,
-        microseconds REAL, symbols_to_target INTEGER, seconds_to_target REAL, learning_rate REAL
+        microseconds REAL, symbols_to_target INTEGER, seconds_to_target REAL, learning_rate REAL,
+        digest TEXT NOT NULL
     ) STRICT
     """,
     """
@@ -133,7 +135,7 @@ class Store:
     def _said(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             locked = isinstance(e, sqlite3.OperationalError) and "locked" in str(e)
             raise StoreError(
                 f"{self.path} cannot be {'written' if self._write else 'read'} ({e})",
@@ -224,6 +226,8 @@ class Store:
     def add_all(self, results: Iterable[CellResult]) -> None:
         """Keep several, all or none."""
         rows = [_row(result) for result in results]
+        for row in rows:
+            row["digest"] = _digest(row)
         if not rows:
             return
         names = ", ".join(rows[0])
@@ -243,35 +247,46 @@ class Store:
 
     def stored(self, keys: Iterable[str] | None = None) -> Iterator[Stored]:
         """Every result, or those of some keys, in the order of their cells."""
-        some = "" if keys is None else "WHERE key IN (SELECT value FROM json_each(?)) "
-        with self._said():
-            rows = self._db.execute(
-                "SELECT key, cell, profile, error, tries, seconds, ended FROM results "
-                f"{some}ORDER BY core, hidden, max_delay, seed, key",
-                () if keys is None else (json.dumps(list(keys)),),
-            )
-            for key, cell, profile, error, tries, seconds, ended in rows:
-                try:
-                    read = Cell.from_json(cell)
-                    told = None if profile is None else Profile.from_json(profile)
-                except (SettingError, ValueError, TypeError, KeyError) as e:
-                    raise StoreError(
-                        f"{self.path} holds a result that cannot be read ({key}: {e})",
-                        "delete that row, or take a copy of the file from before",
-                    ) from e
-                yield Stored(read, told, error, tries, seconds, ended)
+        for row in self._whole(keys):
+            try:
+                cell = Cell.from_json(row["cell"])
+                told = None if row["profile"] is None else Profile.from_json(row["profile"])
+            except (SettingError, ValueError, TypeError, KeyError) as e:
+                raise self._damaged(row["key"], str(e)) from e
+            yield Stored(cell, told, row["error"], row["tries"], row["seconds"], row["ended"])
 
     def rows(self) -> list[dict[str, Any]]:
         """Every result as a row of `COLUMNS`, in the order of their cells."""
-        with self._said():
-            told = self._db.execute(
-                f"SELECT {', '.join(COLUMNS)} FROM results "
-                "ORDER BY core, hidden, max_delay, seed, key"
-            ).fetchall()
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in told]
+        rows = [{name: row[name] for name in COLUMNS} for row in self._whole(None)]
         for row in rows:
             row["rising"] = None if row["rising"] is None else bool(row["rising"])
         return rows
+
+    def _whole(self, keys: Iterable[str] | None) -> Iterator[dict[str, Any]]:
+        """Rows that are as they were written; StoreError at one that is not."""
+        some = "" if keys is None else "WHERE key IN (SELECT value FROM json_each(?)) "
+        with self._said():
+            found = self._db.execute(
+                f"SELECT * FROM results {some}ORDER BY core, hidden, max_delay, seed, key",
+                () if keys is None else (json.dumps(list(keys)),),
+            )
+            names = [column[0] for column in found.description]
+            for values in found:
+                row = dict(zip(names, values, strict=True))
+                if row.pop("digest") != _digest(row):
+                    raise self._damaged(row.get("key"), "its checksum differs")
+                yield row
+
+    def _damaged(self, key: object, why: str) -> StoreError:
+        return StoreError(
+            f"{self.path} holds a result that is damaged ({key}: {why})",
+            "take a copy of the file from before, or delete that row and run its cell again",
+        )
+
+
+def _digest(row: dict[str, Any]) -> str:
+    """Of all that a row says: SQLite sees damage to its pages' form, not to what stands in them."""
+    return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
 def _is_sqlite(path: Path) -> bool:

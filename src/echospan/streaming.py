@@ -1,9 +1,13 @@
 """One symbol in, one out, for as long as you like, in constant memory."""
 
+from pathlib import Path
+
 import torch
 from torch.nn import functional as F
 
-from echospan.cores import State
+from echospan.checkpoint import fingerprint, sealed, unsealed, write_whole
+from echospan.cores import State, map_state, tensors
+from echospan.errors import RunError
 from echospan.model import EchoModel, is_plain_gru
 
 
@@ -57,3 +61,36 @@ class Stream:
         """Answers to each character of `text`; AlphabetError before anything is read."""
         alphabet = self.model.alphabet
         return alphabet.decode(self.push_ids(alphabet.encode(text)))
+
+    def save(self, path: str | Path) -> None:
+        """Keep what the model remembers now in a file, whole or not at all.
+
+        Raises RunError where the disk refuses; a file that was there is then still whole.
+        """
+        told = {"model": fingerprint(self.model), "empty": self.state is None}
+        parts = {f"{i:04}": t for i, t in enumerate(tensors(self.state))}
+        write_whole(Path(path), sealed(told, parts))
+
+    @torch.inference_mode()
+    def restore(self, path: str | Path) -> None:
+        """Go on from what `save` kept, bit for bit as if nothing had been in between.
+
+        Raises RunError for a file that is missing, damaged, foreign, newer or of another model.
+        """
+        remedy = "begin anew with another file"
+        told, parts = unsealed(Path(path), "state of a stream", remedy)
+        if told.get("model") != fingerprint(self.model):
+            raise RunError(f"{path} is of another model", "name the run that it was kept with")
+        before = self.state
+        self.state = None
+        try:
+            if not told["empty"]:
+                self.push_ids([0])  # the shape of a state is what the core makes of a symbol
+                named = iter([parts[name].to(self.device) for name in sorted(parts)])
+                kept = map_state(lambda _: next(named), self.state)
+                self.state = kept
+                self.push_ids([0])
+                self.state = kept
+        except (StopIteration, RuntimeError, KeyError, IndexError, ValueError) as e:
+            self.state = before
+            raise RunError(f"{path} does not fit its model ({type(e).__name__})", remedy) from None

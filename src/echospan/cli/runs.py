@@ -7,8 +7,10 @@ import operator
 import os
 import platform
 import random
+import select
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from echospan.checkpoint import Snapshot
     from echospan.evaluation import Evaluation
     from echospan.model import EchoModel
+    from echospan.streaming import Stream
     from echospan.training import Progress
 
 
@@ -78,6 +81,8 @@ class Echo:
     """How many symbols later; the longest trained where it is left out."""
     other: Literal["fail", "skip", "keep"] = "fail"
     """Characters that are no symbols: fail, skip them, or keep them in the answer unechoed."""
+    state: Path | None = None
+    """Go on from the state kept there, if it is there, and keep it there in the end."""
 
 
 def _measure(
@@ -395,14 +400,32 @@ def echo(command: Echo) -> int:
     """Exit 0 once all that was read is answered."""
     from echospan.checkpoint import load
     from echospan.streaming import Stream
+    from echospan.training import interrupted_by
 
     model = load(command.run)
     stream = Stream(model, command.delay)
-    position = 0
-    source = [command.text] if command.text is not None else _arriving(sys.stdin)
+    if command.state is not None:
+        if command.state.exists() or command.state.is_symlink():
+            stream.restore(command.state)
+        stream.save(command.state)  # what cannot be kept is said before anything is read
+    with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
+        if command.text is not None:
+            source: Iterable[str] = [command.text]
+        else:
+            source = _arriving(sys.stdin, stop)
+        _answer(stream, source, command.other)
+    if command.text is not None:
+        print()
+    if command.state is not None:
+        stream.save(command.state)
+    return 128 + stop[0] if stop else 0
+
+
+def _answer(stream: "Stream", source: Iterable[str], other: str) -> None:
+    model, position = stream.model, 0
     for text in source:
         said = []
-        kept = _let_by(text, model.alphabet.characters, command.other)
+        kept = _let_by(text, model.alphabet.characters, other)
         ids = model.alphabet.encode("".join(c for c, symbol in kept if symbol), position)
         answers = iter(model.alphabet.decode(stream.push_ids(ids), BLANK_MARK))
         for c, symbol in kept:
@@ -410,9 +433,6 @@ def echo(command: Echo) -> int:
         position += len(text)
         sys.stdout.write("".join(said))
         sys.stdout.flush()
-    if command.text is not None:
-        print()
-    return 0
 
 
 def _let_by(text: str, symbols: str, other: str) -> list[tuple[str, bool]]:
@@ -426,11 +446,17 @@ def _let_by(text: str, symbols: str, other: str) -> list[tuple[str, bool]]:
     return kept
 
 
-def _arriving(source: TextIO) -> Iterator[str]:
-    """Text as it arrives: what is there is taken at once, never waited for."""
+def _arriving(source: TextIO, stop: Sequence[int] = ()) -> Iterator[str]:
+    """Text as it arrives: what is there is taken at once, never waited for. `stop` ends it."""
     import codecs
 
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    while data := os.read(source.fileno(), 65536):
+    while not stop:
+        # A read that waits is not ended by a signal: wait where one is heard.
+        if not select.select([source], [], [], 0.2)[0]:
+            continue
+        data = os.read(source.fileno(), 65536)
+        if not data:
+            return
         if text := decoder.decode(data):
             yield text
