@@ -3,10 +3,13 @@
 import contextlib
 import csv
 import json
+import os
 import random
 import signal
 import sqlite3
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -17,7 +20,7 @@ from echospan import cli
 from echospan.benching import TRIES, bench
 from echospan.errors import SettingError, StoreError
 from echospan.grids import Cell, Grid
-from echospan.store import COLUMNS, MIGRATIONS, Store
+from echospan.store import COLUMNS, MIGRATIONS, Store, differences
 
 SMALL = ("--hidden", 8, "--max-delay", 1, "--symbols", 3_000, "--alphabet", "abc")
 
@@ -190,16 +193,56 @@ def test_what_fails_is_stored_with_its_reason_and_run_again_on_request(here, cap
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_once_with_all_that_ended_stored(here, number):
-    args = ("bench", "--cores", "gru", "benchlayers:Slow", *SMALL, "--store", "s.sqlite")
-    process = command(*args, "--workers", 1)
+    process = command(
+        *("bench", "--cores", "gru", "benchlayers:Slow", *SMALL, "--store", "s.sqlite"),
+        *("--seeds", 0, 1, "--workers", 2),
+    )
     while process.poll() is None and not (here / "begun").exists():
         time.sleep(0.02)
+    while process.poll() is None and len(_rows("s.sqlite")) < 2:
+        time.sleep(0.02)
     process.send_signal(number)
+    # It holds its standard output as long as any worker of it lives.
     _, said = process.communicate(timeout=20)
     assert process.returncode == 128 + number
     assert "the same command goes on" in said
     assert "Traceback" not in said
-    assert [r["core"] for r in _rows("s.sqlite")] == ["gru"]
+    assert [r["core"] for r in _rows("s.sqlite")] == ["gru", "gru"]
+
+
+def test_on_a_terminal_the_answers_still_go_where_they_are_sent(here):
+    import pty
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "echospan", "bench", "--cores", "benchlayers:Chatty"),
+            *(*map(str, SMALL), "--store", "s.sqlite", "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+    )
+    seen, drained = (
+        [],
+        threading.Thread(
+            target=lambda: [seen.append(part) for part in iter(lambda: _read(master), b"")]
+        ),
+    )
+    drained.start()
+    out, _ = process.communicate()
+    os.close(slave)
+    drained.join()
+    (line,) = out.splitlines()
+    assert json.loads(line)["cell"]["core"] == "benchlayers:Chatty"
+    assert b"1 of 1 cells, 1 of them run" in b"".join(seen)
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # nobody holds its other end any more
+        return b""
 
 
 def test_no_worker_outlives_a_bench_that_was_killed(here):
@@ -273,6 +316,39 @@ def test_two_cores_are_compared_seed_by_seed(store, capsys):
     assert "3 pairs" in capsys.readouterr().out
     assert ended("results", store, "--compare", "gru", "lmu") == 2
     assert "there is no result of lmu; compare two of gru, lru" in capsys.readouterr().err
+
+
+def _row(core, hidden, seed=0, **more):
+    told = {"status": "done", "race": f"r{seed}", "parameters": 0, "state": hidden, "span": hidden}
+    return {"core": core, "hidden": hidden, "bits": 1.0, **told, **more}
+
+
+def test_only_equal_sizes_are_compared_and_a_choice_is_asked_for():
+    ones = [_row("gru", 8, parameters=100), _row("gru", 16, parameters=900)]
+    others = [_row("lru", 30, parameters=101), _row("lru", 16, parameters=50)]
+    span, _ = differences([*ones, *others], "gru", "lru")
+    assert (span["pairs"], span["mean"]) == (2, ((8 - 30) + (16 - 16)) / 2)
+    (one, _) = differences([ones[0], others[0]], "gru", "lru")
+    assert (one["pairs"], one["low"]) == (1, None)
+    with pytest.raises(SettingError, match="share no seed, setting and size"):
+        differences([ones[0], _row("lru", 99)], "gru", "lru")
+    with pytest.raises(SettingError, match="several to be compared with"):
+        differences([ones[0], others[0], _row("lru", 31, parameters=100)], "gru", "lru")
+
+
+def test_a_file_of_results_is_never_written_over_by_what_is_made_of_it(store, capsys):
+    whole = store.read_bytes()
+    for args in (("results", store, "--csv", store), ("report", store, store)):
+        assert ended(*args, "--overwrite") == 2
+        assert "is the file of results itself" in capsys.readouterr().err
+    assert store.read_bytes() == whole
+
+
+def test_a_layer_that_changed_since_the_bench_began_is_not_measured_under_its_name(here):
+    (cell,) = grid("benchlayers:Mine")
+    (here / "benchlayers.py").write_text(LAYERS + "# changed\n")
+    (result,) = bench([cell])
+    assert "is not the one that the bench began with" in result.error
 
 
 def test_results_are_a_frame_where_pandas_is_there(store):
@@ -366,6 +442,10 @@ def test_a_file_that_is_no_whole_store_is_refused_in_a_sentence(
         (["--cores", "benchlayers:Min"], "did you mean Mine?"),
         (["--cores", "gru", "--hidden", "0"], "hidden holds 0"),
         (["--cores", "gru", "--hidden", "8", "--state", "8"], "all set the size"),
+        (["--cores", "gru", "--seeds", "1" + "0" * 30], "holds 1000"),
+        (["--cores", "gru", "--features", "0"], "features is 0"),
+        (["--cores", "gru", "--store", "s" * 300], "is no path"),
+        (["g" * 300], "there is no grid"),
         (["--cores", "gru", "--workers", "0"], "--workers is 0"),
         (["--cores", "gru", "--address", "tcp://x:1"], "loky runs on this machine alone"),
         (["--cores", "delay_line", "--parameters", "100"], "has no parameters at any width"),
@@ -374,12 +454,21 @@ def test_a_file_that_is_no_whole_store_is_refused_in_a_sentence(
     ],
 )
 def test_bad_input_gets_one_sentence_and_leaves_nothing(here, capsys, args, sentence):
-    before = {p.name for p in here.iterdir()} | {"__pycache__", "results.sqlite"}
+    before = {p.name for p in here.iterdir()} | {"__pycache__"}
     assert ended("bench", *args) == 2
     said = capsys.readouterr()
     assert sentence in said.err.splitlines()[-1]
     assert said.out == ""
     assert {p.name for p in here.iterdir()} <= before
+
+
+@pytest.mark.parametrize("number", ["1e999", "2.5", "many"])
+def test_a_number_that_is_none_is_named_with_its_flag(here, capsys, number):
+    assert ended("bench", "--cores", "gru", "--hidden", number) == 2
+    said = capsys.readouterr().err
+    assert number in said
+    assert "--hidden" in said
+    assert "Traceback" not in said
 
 
 def test_an_engine_that_is_not_there_is_named():

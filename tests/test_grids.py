@@ -66,6 +66,10 @@ def test_a_layer_that_was_changed_is_another_cell(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "changes")
 
 
+def test_equal_seconds_are_equal_however_they_are_written():
+    assert Cell(core="gru", seconds=45).key == Cell(core="gru", seconds=45.0).key
+
+
 def test_a_fair_race_finds_the_widths():
     gru, lstm = Grid(cores=("gru", "lstm"), state=(64,)).cells()
     assert (gru.hidden, lstm.hidden) == (64, 32)

@@ -1,15 +1,24 @@
 """The page of a bench: what a colleague who is sent it sees."""
 
+import html
+import random
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from benchmarks.report import fill
+from benchmarks.report import fill, made_up
 
+from echospan.grids import Cell
 from echospan.plots import picture
-from echospan.report import figures, page, plots, races, settings
-from echospan.store import Store
+from echospan.report import figures, page, plots, races, settings, svg
+from echospan.store import Store, Stored
+
+
+def result(cell, span, **told):
+    """One that is made up, with some of its profile as told."""
+    profile = replace(made_up(cell, span, random.Random(0)), **told)
+    return Stored(cell, profile, None, 1, 10.0, "2026-01-01T00:00:00Z")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +66,52 @@ def test_hovering_over_a_point_tells_its_figure(stored, made):
     assert made.count("<title>") == drawn + 1
 
 
+def test_what_a_point_says_is_rounded_and_not_cut_off(stored):
+    for plot in plots(stored[:1])[:4]:
+        spoken = re.findall(r"<title>(.*?)</title>", svg(plot))
+        says = [said for points in plot.says.values() for said in points]
+        assert sorted(map(html.unescape, spoken)) == sorted(says)
+
+
+def test_a_target_that_half_the_seeds_missed_is_not_reached():
+    cell = Cell(core="gru", hidden=32, symbols=900_000)
+    both = [result(replace(cell, seed=seed), span) for seed, span in enumerate((16, 9))]
+    (setting,) = settings(both)
+    assert setting.to_target("symbols") is None
+    told = page(both)
+    assert ">– (1 of 2)</td>" in told
+    assert "not in 900,000 symbols (1 of 2)" in told
+    (setting,) = settings(both[:1])
+    assert setting.to_target("symbols") == 450_000
+
+
+def test_two_hundred_cells_can_be_mailed_too_where_cores_are_many_and_delays_long():
+    cell = Cell(core="gru", symbols=100_000, max_delay=256)
+    told = page(
+        [
+            result(replace(cell, core=f"mine:Core{i % 50}", hidden=16 * (1 + i // 50)), i)
+            for i in range(200)
+        ]
+    )
+    assert len(told.encode()) < 2_000_000
+    assert "1 more panels of other sizes and delays are left out. One delay in 13 is" in told
+    assert "One look in 3 is drawn." in told
+
+
+def test_what_has_no_parameters_is_not_said_to_have_one(stored):
+    line = Cell(core="delay_line", hidden=32, symbols=100_000)
+    for stored_ones, said in (([result(line, 16, parameters=0)], True), (stored[:1], False)):
+        span = next(plot for plot in plots(stored_ones) if plot.name == "span")
+        assert ("What has none of it stands at 1." in span.caption) is said
+
+
+def test_long_names_leave_room_for_the_plots():
+    cell = Cell(core="lab.of_a_rather_long_name.layers:Mine" * 5, hidden=32, symbols=100_000)
+    for figure in figures([result(cell, 9)]).values():
+        figure.draw_without_rendering()
+        assert all(ax.get_position().width * figure.get_figwidth() > 2 for ax in figure.axes)
+
+
 def test_the_table_has_a_line_for_each_setting_and_how_to_repeat_it(stored, made):
     rows = settings(stored)
     assert len(rows) == 40
@@ -95,6 +150,14 @@ def test_a_name_is_a_name_whatever_it_holds(stored):
     assert "$x^2$" not in told
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # no font has one for it
+def test_a_name_with_a_control_character_or_an_underscore_is_drawn(stored):
+    for name in ("a\x07b", "_mine:Layer"):
+        one = replace(stored[0], profile=replace(stored[0].profile, name=name))
+        recall = plots([one])[0]
+        assert f">{name.replace(chr(7), '')}</text>" in svg(recall)
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_results_are_a_page_too(stored, count):
     told = page(stored[:count])
@@ -102,10 +165,29 @@ def test_few_results_are_a_page_too(stored, count):
     assert told.count("<figure>") == len(plots(stored[:count]))
 
 
-def test_results_without_a_curve_leave_that_plot_out(stored):
+def test_what_cannot_be_drawn_is_left_out_and_the_page_says_why(stored):
     (seed,) = stored[0].profile.seeds
-    old = replace(stored[0].profile, seeds=(replace(seed, curve=()),))
-    assert "training" not in figures([replace(stored[0], profile=old)])
+    old = replace(stored[0].profile, seeds=(replace(seed, curve=(), lengths=()),))
+    bare = [replace(stored[0], profile=old)]
+    assert {"training", "lengths"}.isdisjoint(figures(bare))
+    told = page(bare)
+    assert "There are no learning curves" in told
+    assert "There is no plot beyond the training length" in told
+    assert "There is nothing to draw" in page([])
+
+
+def test_what_can_be_drawn_is_not_said_to_be_missing(made):
+    assert "There are no" not in made
+    assert "There is no" not in made
+
+
+def test_every_box_that_scrolls_and_every_plot_has_a_name(made):
+    boxes = re.findall(r'<div class="box"[^>]*>', made)
+    assert len(boxes) == 8
+    for box in boxes:
+        (named,) = re.findall(r'role="region" aria-labelledby="(\w+)"', box)
+        assert f'<h2 id="{named}">' in made
+    assert made.count('role="img" aria-label=') == 7
 
 
 def test_those_of_other_versions_stand_alone(stored):

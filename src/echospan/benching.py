@@ -8,6 +8,7 @@ import contextlib
 import json
 import socket
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,13 +19,20 @@ from typing import Any
 
 from echospan.engines import ENGINES, Engine
 from echospan.errors import EchospanError, EngineError, SettingError
-from echospan.grids import Cell
+from echospan.grids import Cell, fingerprint
+from echospan.layers import find
 from echospan.profiling import Profile, profile
 from echospan.training import Progress
 
 TRIES = 3
 """How often a cell is begun whose worker is lost, or whose memory runs out, before it counts as
 failed."""
+
+
+_MEMORY = ("can't allocate memory", "out of memory")
+"""What torch says on a processor and on a GPU, in errors that have no class of their own."""
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -159,12 +167,11 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
     """
     import torch
 
-    from echospan.layers import find
-
     torch.set_num_threads(1)
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as news:
+    # Seeds are a process's: where a cluster gives it several threads, they take turns.
+    with _ONE_AT_A_TIME, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as news:
         news.setblocking(False)
         last = 0.0
 
@@ -179,8 +186,11 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
                 news.sendto(json.dumps(said).encode(), ("127.0.0.1", port))
 
         try:
+            layer = find(cell.core)
+            if fingerprint(cell.core) != cell.source:
+                return "failed", f"the file of {cell.core} is not the one that the bench began with"
             told = profile(
-                find(cell.core),
+                layer,
                 cell.max_delay,
                 seconds=cell.seconds or 45.0,
                 symbols=cell.symbols,
@@ -194,17 +204,19 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
                 batch=cell.batch,
                 on_progress=tell,
             )
-        except EchospanError as e:
-            return "failed", str(e)
-        except (MemoryError, RuntimeError) as e:
-            reason = (str(e).splitlines() or [""])[0]
-            short = isinstance(e, MemoryError) or "allocate" in reason or "memory" in reason
-            if short:
-                return "memory", f"its memory ran out ({reason[:200]})"
-            return "failed", f"{type(e).__name__}: {reason}"
+            if not told.seeds[0].steps:
+                return "failed", "its budget ended before the first step of training"
+            return "profile", told.to_json()
         except (Exception, SystemExit) as e:
-            return "failed", f"{type(e).__name__}: {(str(e).splitlines() or [''])[0]}"
-    return "profile", told.to_json()
+            reason = (str(e).splitlines() or [""])[0][:300]
+            cause: BaseException | None = e
+            while cause is not None:  # a layer's own error may be told by one of ours
+                if isinstance(cause, MemoryError) or any(t in str(cause) for t in _MEMORY):
+                    return "memory", f"its memory ran out ({reason})"
+                cause = cause.__cause__
+            if isinstance(e, EchospanError):
+                return "failed", reason
+            return "failed", f"{type(e).__name__}: {reason}"
 
 
 def _hear(

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future
+from queue import LifoQueue
 from typing import Any
 
 from echospan.errors import SettingError
@@ -26,8 +27,12 @@ class Engine:
 
 
 def _begin(parent: int) -> None:
-    """What a worker of ours does first: ends with its parent, however that ends; ignores Ctrl-C."""
+    """What a worker of ours does first: ends with its parent, however that ends; ignores Ctrl-C.
+
+    What a layer prints there goes where messages go, not among the answers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -45,15 +50,19 @@ class _Slots(Executor):
     """
 
     def __init__(self, workers: int) -> None:
-        self._free: list[Any] = [None] * workers
+        self._free: LifoQueue[Any] = LifoQueue()
         self._all: list[Any] = []
+        for _ in range(workers):
+            self._free.put(None)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        pool = self._free.pop() or self._pool()
+        # A future wakes who waits for it a moment before its place is free again.
+        pool = self._free.get() or self._pool()
         try:
             future: Future[Any] = pool.submit(fn, *args, **kwargs)
         except BrokenExecutor:  # its process was killed while it had nothing to do
-            self._all.remove(pool)
+            if pool in self._all:
+                self._all.remove(pool)
             pool = self._pool()
             future = pool.submit(fn, *args, **kwargs)
         future.add_done_callback(lambda ended: self._take_back(pool, ended))
@@ -74,12 +83,12 @@ class _Slots(Executor):
 
     def _take_back(self, pool: Any, ended: Future[Any]) -> None:
         whole = not ended.cancelled() and ended.exception() is None
-        if not whole:
+        if not whole and pool in self._all:
             self._all.remove(pool)
-        self._free.append(pool if whole else None)
+        self._free.put(pool if whole else None)
 
     def end(self) -> None:
-        for pool in self._all:
+        for pool in [*self._all]:  # each that is killed takes itself off the list
             pool.shutdown(wait=True, kill_workers=True)
 
 
@@ -100,12 +109,15 @@ def loky(workers: int | None, address: str | None) -> Engine:
 def dask(workers: int | None, address: str | None) -> Engine:
     """The Dask cluster at `address` (tcp://host:port), or one begun here."""
     try:
+        import dask as library
         from distributed import Client, LocalCluster
     except ImportError:
         raise SettingError("dask is not installed", "pip install 'echospan[dask]'") from None
 
     cluster = None
     if address is None:
+        # What is lost is tried again by the bench, which counts.
+        library.config.set({"distributed.scheduler.allowed-failures": 0})
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
     try:
         client = Client(cluster or address, timeout=10, set_as_default=False)
@@ -119,7 +131,7 @@ def dask(workers: int | None, address: str | None) -> Engine:
         if cluster is not None:
             cluster.close()
 
-    there = sum(client.nthreads().values()) or 1
+    there = len(client.nthreads()) or 1  # cells of one process would wait for each other
     executor = client.get_executor(pure=False)
     return Engine(executor, min(workers or there, there), end)
 
@@ -156,7 +168,7 @@ def ray(workers: int | None, address: str | None) -> Engine:
             "object_store_memory": 100 * 2**20,
         }
     try:
-        library.init(address=address, **settings)
+        library.init(address=address or "local", **settings)
     except (OSError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise SettingError(

@@ -12,8 +12,10 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
@@ -35,6 +37,7 @@ _INK = "#010203"
 """Stands for the colour of the page's text until the picture is in the page."""
 
 _MARKERS = "os^Dv<>PpX*hd"
+_LONGEST = 40
 _SVG = "http://www.w3.org/2000/svg"
 
 
@@ -62,11 +65,19 @@ class Setting:
         return statistics.fmean(s.symbols for s in self.profile.seeds)
 
     def to_target(self, clock: str) -> float | None:
-        """Median `seconds` or `symbols` until the target; None where half the seeds missed it."""
+        """Median `seconds` or `symbols` until the target (the later of two).
+
+        None where half the seeds or more missed it: the lower of two would hide one that did.
+        """
         values = [getattr(s, f"{clock}_to_target") for s in self.profile.seeds]
-        reached = sorted(v if v is not None else math.inf for v in values)
-        middle = reached[(len(reached) - 1) // 2]
+        middle = sorted(v if v is not None else math.inf for v in values)[len(values) // 2]
         return None if math.isinf(middle) else middle
+
+    @property
+    def reached(self) -> str:
+        """How many seeds were at the target, where some were and some were not; else nothing."""
+        there = sum(s.symbols_to_target is not None for s in self.profile.seeds)
+        return f" ({there} of {len(self.cells)})" if 0 < there < len(self.cells) else ""
 
     @property
     def told(self) -> str:
@@ -138,7 +149,9 @@ def _log(*axes: Any) -> None:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         low, high = axis.get_view_interval()
         subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)
-        axis.set_major_locator(LogLocator(subs=subs, numticks=9))
+        wide = high >= 10 * low
+        # Within a decade LogLocator sets as many ticks as a straight axis has, and they overlap.
+        axis.set_major_locator(LogLocator(subs=subs, numticks=9) if wide else MaxNLocator(4))
         axis.set_major_formatter(FuncFormatter(_short))
         axis.set_minor_formatter(NullFormatter())
 
@@ -150,19 +163,43 @@ def _short(value: float, _: int) -> str:
     return f"{value:g}"
 
 
-def _legend(figure: Figure, cores: Sequence[str], lines: bool) -> None:
-    from matplotlib.lines import Line2D
+def _legend(
+    figure: Figure, cores: Sequence[str], lines: bool, shown: Sequence[str] | None = None
+) -> None:
+    """Names those `shown`, all where left out; the figure is widened by what that takes."""
+    names = cores if shown is None else shown
+    style = _line if lines else _style
+    handles = [Line2D([], [], **style(cores, c)) for c in names]
+    labels = [_plain(c) for c in names]
+    columns = math.ceil(len(names) / max(1, int(5.3 * figure.get_figheight())))
+    figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + _inches(names)))
+    figure.legend(
+        handles, labels, loc="outside right upper", fontsize="small", frameon=False, ncols=columns
+    )
 
-    handles = [
-        Line2D([], [], label=_plain(c), **(_line(cores, c) if lines else _style(cores, c)))
-        for c in cores
-    ]
-    figure.legend(handles=handles, loc="outside right upper", fontsize="small", frameon=False)
+
+def _plain(name: str) -> str:
+    """As it is written in a figure: no mathematics, and the end of a name that is too long."""
+    short = name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :]
+    return short.replace("$", r"\$")
 
 
-def _plain(text: str) -> str:
-    """No mathematics in a name."""
-    return text.replace("$", r"\$")
+def _inches(names: Iterable[str]) -> float:
+    return 0.08 * min(_LONGEST, max(map(len, names), default=0))
+
+
+def _every(most: int, lengths: Iterable[int]) -> int:
+    """Which points of some lines are drawn, so that there are about `most` of them in all."""
+    return max(1, math.ceil(sum(lengths) / most))
+
+
+def _thinned(n: int, what: str) -> str:
+    return f" One {what} in {n} is drawn." if n > 1 else ""
+
+
+def _of(shown: Sequence[Setting], chosen: Sequence[Setting]) -> str:
+    left = len(shown) < len(chosen)
+    return f" Drawn are {len(shown):,} of {len(chosen):,} settings." if left else ""
 
 
 def _some(values: Sequence[Setting]) -> list[Setting]:
@@ -215,12 +252,15 @@ def races(chosen: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
 
 _SIZES = ("hidden", "state", "parameters")
 _MOST_PANELS = 9
+# A page of 200 cells is to stay below 2 MB, and a point with what it says takes some 200 bytes.
+_MOST_DELAYS, _MOST_LOOKS = 3_000, 1_600
+_MOST_RACED = 2_000
 
 
 def _grid(count: int, width: float = 4.2, height: float = 3.1) -> tuple[Figure, list[Axes]]:
     columns = min(3, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(columns * width + 1.4, rows * height), layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for left in axes[count:]:
         left.set_visible(False)
@@ -228,37 +268,55 @@ def _grid(count: int, width: float = 4.2, height: float = 3.1) -> tuple[Figure, 
 
 
 def _recall(chosen: Sequence[Setting]) -> Plot:
-    panels = races(chosen[:2000])
-    drawn = panels[:_MOST_PANELS]
+    def by_race(s: Setting) -> Any:
+        return s.profile.max_delay, s.cell.symbols or 0, s.cell.seconds or 0, s.profile.hidden
+
+    raced = sorted(chosen, key=by_race)[:_MOST_RACED]
+    panels = races(raced)
+    # Few panels of long delays can be read; many would show one delay in twenty.
+    drawn = panels[: 3 if max(s.cell.max_delay for s in raced) > 64 else _MOST_PANELS]
     figure, axes = _grid(len(drawn))
-    left = len(panels) - len(drawn) + (len(chosen) > 2000)
+    left = len(panels) - len(drawn)
+    every = _every(_MOST_DELAYS, (s.profile.max_delay + 1 for _, some in drawn for s in some))
     plot = Plot(
         "recall",
         "Recall against delay",
         "Mean over the seeds; the band spans their 95 % intervals. Dotted: chance; dashed: the "
         "recall that the spans ask for."
-        + (f" {left} more panels of other sizes and delays are left out." if left else ""),
+        + (f" {left:,} more panels of other sizes and delays are left out." if left else "")
+        + (
+            f" Panels are made of the first {len(raced):,} of {len(chosen):,} settings, by delays, "
+            "budget and size."
+            if len(raced) < len(chosen)
+            else ""
+        )
+        + _thinned(every, "delay"),
         figure,
     )
     cores = _cores(chosen)
     for ax, (title, some) in zip(axes, drawn, strict=True):
         for s in some:
             p, style = s.profile, _line(cores, s.profile.name)
-            low, high = zip(*p.band, strict=True)
-            delays = range(p.max_delay + 1)
+            if p.max_delay > 32:
+                style["markersize"] = 2
+            delays = sorted({*range(0, p.max_delay, every), p.max_delay})
+            all_recall, all_bands = p.recall, p.band  # each is worked out anew when asked
+            recall, band = [all_recall[d] for d in delays], [all_bands[d] for d in delays]
+            low, high = zip(*band, strict=True)
             ax.fill_between(delays, low, high, color=style["color"], alpha=0.15, lw=0)
             says = [
                 f"{p.name}, delay {d}: {r:.2%} ({lo:.2%} to {hi:.2%})"
-                for d, (r, (lo, hi)) in enumerate(zip(p.recall, p.band, strict=True))
+                for d, r, (lo, hi) in zip(delays, recall, band, strict=True)
             ]
-            plot.points(ax, delays, p.recall, says, **style)
+            plot.points(ax, delays, recall, says, **style)
         ax.axhline(1 / some[0].profile.symbols, color=_ink(), lw=0.8, ls=":")
         ax.axhline(some[0].profile.at, color=_ink(), lw=0.8, ls=(0, (6, 3)))
         ax.set(xlabel="delay (symbols)", ylim=(0, 1.04))
         ax.set_title(title, fontsize="small")
         ax.yaxis.set_major_formatter(PercentFormatter(1.0))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, cores, lines=True)
+    axes[0].set_ylabel("recall")
+    _legend(figure, cores, lines=True, shown=_cores(s for _, some in drawn for s in some))
     return plot
 
 
@@ -275,7 +333,12 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
             if name == "span"
             else "Mean over the seeds of a setting, from their lowest to their highest."
         )
-        + (f" {len(shown)} of {len(chosen)} settings." if len(shown) < len(chosen) else ""),
+        + (
+            " What has none of it stands at 1."
+            if not all(s.profile.parameters and s.profile.state for s in shown)
+            else ""
+        )
+        + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
@@ -302,26 +365,33 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
                 high.append(float(ends[1]))
                 says.append(f"{s.told}: {name} {middle:.4g} ({ends[0]:.4g} to {ends[1]:.4g})")
             style = _style(cores, core)
-            ax.vlines(x, low, high, color=style["color"], lw=0.8, alpha=0.6)
+            # One broken line is one element of the page; as many lines would be as many.
+            bars = [
+                [(a, lo), (a, hi), (a, math.nan)] for a, lo, hi in zip(x, low, high, strict=True)
+            ]
+            path = np.array(bars).reshape(-1, 2).T
+            ax.plot(*path, color=style["color"], lw=0.8, alpha=0.6)
             plot.points(ax, x, y, says, **style)
         ax.set_xlabel(axis)
         _log(ax.xaxis)
     axes[0].set_ylabel("span (symbols)" if name == "span" else "recalled bits")
-    _legend(figure, cores, lines=False)
+    _legend(figure, cores, lines=False, shown=_cores(shown))
     return plot
 
 
 def _target(chosen: Sequence[Setting]) -> Plot:
-    figure, axes = _grid(2, height=max(2.4, 0.28 * len(_cores(chosen)) + 1.2))
     shown = _some(chosen)
+    cores = _cores(shown)
+    figure, axes = _grid(2, height=max(2.4, 0.28 * len(cores) + 1.2))
+    figure.set_figwidth(figure.get_figwidth() + _inches(cores))
     plot = Plot(
         "target",
         "Time to target",
         "Training until recall at every delay that was asked is at the threshold: the median over "
-        "the seeds. Hollow: not within the budget, drawn where that ended.",
+        "the seeds. Hollow: half of them or more were not there within the budget; drawn where "
+        "that ended." + _of(shown, chosen),
         figure,
     )
-    cores = _cores(chosen)
     for ax, clock in zip(axes, ("seconds", "symbols"), strict=True):
         for reached in (True, False):
             x, y, says = [], [], []
@@ -332,17 +402,22 @@ def _target(chosen: Sequence[Setting]) -> Plot:
                 ended = statistics.median(getattr(seed, clock) for seed in s.profile.seeds)
                 x.append(max(1e-2, ended if value is None else value))
                 y.append(cores.index(s.profile.name))
-                said = f"not in {ended:,.4g}" if value is None else f"{value:,.4g}"
-                says.append(f"{s.told}: {said} {clock}")
+                amount = ended if value is None else value
+                told = f"{amount:,.0f}" if clock == "symbols" else f"{amount:,.2f}"
+                said = f"not in {told}" if value is None else told
+                says.append(f"{s.told}: {said} {clock}{s.reached}")
             face = {} if reached else {"mfc": "none"}
             plot.points(ax, x, y, says, ls="", marker="o", markersize=5, color=COLOURS[0], **face)
         ax.set(xlabel=f"{clock} of training", ylim=(len(cores) - 0.5, -0.5))
         _log(ax.xaxis)
-        ax.set_yticks(range(len(cores)), [_plain(c) for c in cores])
+        ax.set_yticks(range(len(cores)), [_plain(c) for c in cores] if ax is axes[0] else [])
     return plot
 
 
-def _lengths(chosen: Sequence[Setting]) -> Plot:
+def _lengths(chosen: Sequence[Setting]) -> Plot | None:
+    best = [s for s in _best(chosen) if all(seed.lengths for seed in s.profile.seeds)]
+    if not best:
+        return None
     figure, (ax,) = _grid(1, width=5.4, height=3.6)
     plot = Plot(
         "lengths",
@@ -351,20 +426,17 @@ def _lengths(chosen: Sequence[Setting]) -> Plot:
         "the setting with the longest span, the mean over its seeds.",
         figure,
     )
-    best = _best(chosen)
-    cores = _cores(best)
+    cores = _cores(chosen)
     for s in best:
         seeds = s.profile.seeds
         count = min(len(seed.lengths) for seed in seeds)
-        if not count:
-            continue
         x = [seeds[0].lengths[i][0] / seeds[0].lengths[0][0] for i in range(count)]
         y = [statistics.fmean(min(seed.lengths[i][1]) for seed in seeds) for i in range(count)]
         says = [f"{s.told}: {r:.2%} at {n:g} times the window" for n, r in zip(x, y, strict=True)]
         plot.points(ax, x, y, says, **_line(cores, s.profile.name))
     ax.set(xlabel="length (training windows)", ylim=(0, 1.04), ylabel="lowest recall")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend(figure, cores, lines=True)
+    _legend(figure, cores, lines=True, shown=_cores(best))
     return plot
 
 
@@ -374,7 +446,8 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
     plot = Plot(
         "cost",
         "Cost",
-        "Right and low is dear to stream and slow to train. On one thread where a bench made it.",
+        "Right and low is dear to stream and slow to train. On one thread where a bench made it."
+        + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
@@ -389,7 +462,7 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
         plot.points(ax, x, y, says, **_style(cores, core))
     ax.set(xlabel="µs for one streamed symbol", ylabel="symbols a second in training")
     _log(ax.xaxis, ax.yaxis)
-    _legend(figure, cores, lines=False)
+    _legend(figure, cores, lines=False, shown=_cores(shown))
     return plot
 
 
@@ -398,21 +471,24 @@ def _curves(chosen: Sequence[Setting]) -> Plot | None:
     if not best:
         return None
     figure, axes = _grid(2)
+    every = _every(_MOST_LOOKS, (2 * len(s.profile.seeds[0].curve) for s in best))
     plot = Plot(
         "training",
         "While they learn",
-        "Of each core the setting with the longest span, its first seed, as seen on the way.",
+        "Of each core the setting with the longest span, its first seed, as seen on the way."
+        + _thinned(every, "look"),
         figure,
     )
-    cores = _cores(best)
+    cores = _cores(chosen)
     for s in best:
-        curve = s.profile.seeds[0].curve
+        p, curve = s.profile, s.profile.seeds[0].curve
+        curve = curve[(len(curve) - 1) % every :: every]
         x = [symbols for symbols, _, _ in curve]
-        style = _line(cores, s.profile.name) | {"markersize": 3}
-        recall = [r for _, r, _ in curve]
-        says = [f"{s.told}: mean recall {r:.2%} after {n:,} symbols" for n, r, _ in curve]
-        plot.points(axes[0], x, recall, says, **style)
-        says = [f"{s.told}: span {span} after {n:,} symbols" for n, _, span in curve]
+        style = _line(cores, p.name) | {"markersize": 3}
+        said = f"{p.name}, hidden {p.hidden}"
+        says = [f"{said}: mean recall {r:.2%} after {n:,} symbols" for n, r, _ in curve]
+        plot.points(axes[0], x, [r for _, r, _ in curve], says, **style)
+        says = [f"{said}: span {span} after {n:,} symbols" for n, _, span in curve]
         plot.points(axes[1], x, [span for _, _, span in curve], says, **style)
     for ax in axes:
         ax.set_xlabel("symbols seen in training")
@@ -420,7 +496,7 @@ def _curves(chosen: Sequence[Setting]) -> Plot | None:
     axes[0].set(ylabel="mean recall", ylim=(0, 1.04))
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
     axes[1].set_ylabel("span (symbols)")
-    _legend(figure, cores, lines=True)
+    _legend(figure, cores, lines=True, shown=_cores(best))
     return plot
 
 
@@ -460,25 +536,41 @@ def svg(plot: Plot) -> str:
         plot.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    root = ET.fromstring(out.getvalue())
+    # XML has no place for control characters; a name may hold some.
+    drawn = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", out.getvalue().decode())
+    root = ET.fromstring(drawn)
     for meta in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(meta)
     by_id = {e.get("id"): e for e in root.iter() if e.get("id")}
+    for e in root.iter():
+        # In attributes alone: what a point says, and a name, stay as they are.
+        for name, value in e.attrib.items():
+            if name == "id":
+                value = f"{plot.name}-{value}"
+            elif name in ("d", "transform", "x", "y", "points"):
+                value = re.sub(r"(\.\d\d)\d+", r"\1", value)
+                value = re.sub(r"\s*([A-Zz])\s*", r"\1", value) if name == "d" else value
+            else:
+                value = re.sub(r"^#(?=\D)|(?<=url\(#)", lambda m: f"{m[0]}{plot.name}-", value)
+            e.set(name, value.replace(_INK, "currentColor"))
     for gid, says in plot.says.items():
         uses = list(by_id[gid].iter(f"{{{_SVG}}}use")) if gid in by_id else []
         for use, said in zip(uses, says, strict=True):
-            style = use.attrib.pop("style", "")
-            by_id[gid].set("style", style)
+            by_id[gid].set("style", use.attrib.pop("style", ""))
             ET.SubElement(use, f"{{{_SVG}}}title").text = said
     root.set("role", "img")
     root.set("aria-label", plot.title)
     root.attrib.pop("height")
     # No larger than it was drawn for, in points; a narrow page scrolls it.
     width = float(root.attrib.pop("width").removesuffix("pt"))
-    root.set("style", f"max-width: {1.35 * width:.0f}px; min-width: {min(560, width):.0f}px")
-    text = ET.tostring(root, encoding="unicode").replace(_INK, "currentColor")
-    text = re.sub(r'(\bid="|href="#|url\(#)', lambda m: f"{m[1]}{plot.name}-", text)
-    return re.sub(r">\s+<", "><", re.sub(r"(\d\.\d\d)\d+", r"\1", text))
+    root.set("style", f"max-width: {1.35 * width:.0f}px; min-width: {min(900, width):.0f}px")
+    return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
+
+
+_UNDRAWN = {
+    "lengths": "There is no plot beyond the training length: no result has such sequences.",
+    "training": "There are no learning curves: no result tells how it was on the way.",
+}
 
 
 def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
@@ -489,16 +581,21 @@ def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
         resources.files("echospan").joinpath("report.html").read_text(encoding="utf-8")
     )
     seen = [s.profile for s in stored if s.profile is not None]
+    drawn = plots(stored, _INK)
+    names = {plot.name for plot in drawn} or _UNDRAWN
     return template.render(
         title=title,
-        plots=[(plot, svg(plot)) for plot in plots(stored, _INK)],
+        plots=[(plot, svg(plot)) for plot in drawn],
+        undrawn=[why for name, why in _UNDRAWN.items() if name not in names],
         rows=[_row(s) for s in chosen],
         failed=[s for s in stored if s.profile is None],
         cells=len(stored),
         thresholds=sorted({f"{p.at:.0%}" for p in seen}),
         versions=sorted({", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in seen}),
         threads=sorted({p.threads for p in seen}),
-        optimisers=sorted({p.settings["optimiser"] for p in seen}),
+        optimisers=sorted(
+            {str(p.settings["optimiser"]) for p in seen if "optimiser" in p.settings}
+        ),
     )
 
 
@@ -534,7 +631,7 @@ def _row(s: Setting) -> dict[str, Any]:
             "rising": (int(p.rising), "rising" if p.rising else ""),
             "target": (
                 math.inf if seconds is None else seconds,
-                "–" if seconds is None else f"{seconds:.1f} s",
+                ("–" if seconds is None else f"{seconds:.1f} s") + s.reached,
             ),
             "symbols/s": (p.symbols_per_second, f"{p.symbols_per_second:,.0f}"),
             "µs": (p.microseconds, f"{p.microseconds:.0f}"),

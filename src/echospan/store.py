@@ -79,22 +79,35 @@ class Store:
     def __init__(self, path: str | Path, *, write: bool = True) -> None:
         self.path = Path(path)
         self._write = write
-        there = self.path.exists()
+        try:
+            there = self.path.exists()
+            parent = self.path.resolve().parent.is_dir()
+        except (OSError, RuntimeError) as e:
+            raise StoreError(f"{self.path} is no path ({e})", "name another file") from None
         if not there and not write:
             raise StoreError(
                 f"there is no file of results {self.path}", "make one with echospan bench --store"
             )
         if self.path.is_dir():
             raise StoreError(f"{self.path} is a folder", "name a file, such as results.sqlite")
-        if not self.path.resolve().parent.is_dir():
+        if not parent:
             raise StoreError(f"{self.path.parent} is no folder", "make it, or name another")
         if there and self.path.stat().st_size and not _is_sqlite(self.path):
             raise StoreError(
                 f"{self.path} is no file of results", "name one that echospan bench made"
             )
         with self._said():
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            self._db = self._connected()
             self._begin()
+
+    def _connected(self) -> sqlite3.Connection:
+        where, folder = self.path.resolve(), os.access(self.path.resolve().parent, os.W_OK)
+        log = where.with_name(where.name + "-wal")
+        if not self._write and not (folder and os.access(where, os.W_OK)) and not log.exists():
+            # Of a file that nobody writes to a reader may ask for nothing beside it.
+            where_to = f"{where.as_uri()}?mode=ro&immutable=1"
+            return sqlite3.connect(where_to, uri=True, isolation_level=None)
+        return sqlite3.connect(self.path, timeout=60, isolation_level=None)
 
     def _begin(self) -> None:
         for tried in range(20):  # the change to a log is refused at once while another makes it
@@ -107,21 +120,26 @@ class Store:
                 time.sleep(0.05 * (tried + 1))
 
     def _prepare(self) -> None:
+        if self._write:
+            self._db.execute("PRAGMA busy_timeout=60000")
+        self._db.execute("BEGIN")  # one look, not three between which another may begin the file
         mark, version = self._pragma("application_id"), self._pragma("user_version")
+        fresh = mark == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        self._db.execute("COMMIT")
+        if mark != _MARK and not (fresh and self._write):
+            raise StoreError(
+                f"{self.path} is no file of results", "name one that echospan bench made"
+            )
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"{self.path} has version {version}, newer than {len(MIGRATIONS)}",
                 "install a newer echospan",
             )
-        fresh = mark == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
-        if mark != _MARK and not (fresh and self._write):
-            raise StoreError(
-                f"{self.path} is no file of results", "name one that echospan bench made"
-            )
-        if self._write:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-        if version < len(MIGRATIONS) and self._write:
+        if not self._write:
+            return
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        if version < len(MIGRATIONS):
             with self._transaction():
                 for number in range(self._pragma("user_version"), len(MIGRATIONS)):
                     self._db.execute(MIGRATIONS[number])
@@ -317,7 +335,7 @@ def _row(result: CellResult) -> dict[str, Any]:
         "key": cell.key,
         "cell": cell.to_json(),
         "status": "failed" if profile is None else "done",
-        "error": result.error,
+        "error": result.error and result.error.encode(errors="replace").decode(),
         "tries": result.tries,
         "seconds": result.seconds,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -398,9 +416,9 @@ def combined(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def differences(rows: Iterable[dict[str, Any]], one: str, other: str) -> list[dict[str, Any]]:
     """Span and recalled bits of core `one` less those of `other`, over pairs that are else equal.
 
-    Pairs share delays, budget, seed and all other settings (`race`), and the width where the two
-    were run at equal widths. The interval is Student's, at 95 %, over the pairs. Raises
-    SettingError where there are none.
+    Pairs share delays, budget, seed and all other settings (`race`), and their width, parameters or
+    state to within 2 %. The interval is Student's, at 95 %, over the pairs; one pair has none.
+    Raises SettingError where there are none, or several for one.
     """
     from scipy.stats import t
 
@@ -411,17 +429,27 @@ def differences(rows: Iterable[dict[str, Any]], one: str, other: str) -> list[di
             raise SettingError(
                 f"there is no result of {core}", f"compare two of {', '.join(there) or 'none'}"
             )
-    widths = [{r["hidden"] for r in done if r["core"] == core} for core in (one, other)]
-    columns = ("race", "hidden") if widths[0] & widths[1] else ("race",)
-
-    def by_rest(core: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(r[c] for c in columns): r for r in done if r["core"] == core}
-
-    ones, others = by_rest(one), by_rest(other)
-    pairs = [(ones[k], others[k]) for k in ones if k in others]
+    pairs = []
+    sizes = ("hidden", "parameters", "state")
+    ones, others = ([r for r in done if r["core"] == core] for core in (one, other))
+    for a in ones:
+        near = [
+            b
+            for b in others
+            if a["race"] == b["race"]
+            and any(abs(a[size] - b[size]) <= 0.02 * max(1, a[size]) for size in sizes)
+        ]
+        if len(near) > 1:  # at one width before at one number of parameters or of state
+            near = [b for b in near if a["hidden"] == b["hidden"]] or near
+        if len(near) > 1:
+            raise SettingError(
+                f"{one} at hidden {a['hidden']} has several to be compared with",
+                f"leave one width of {other} with --hidden",
+            )
+        pairs += [(a, b) for b in near]
     if not pairs:
         raise SettingError(
-            f"{one} and {other} share no seed and setting", "run both on the same grid"
+            f"{one} and {other} share no seed, setting and size", "run both on the same grid"
         )
     told = []
     for name in ("span", "bits"):

@@ -137,7 +137,11 @@ def _cells(command: Bench) -> list["Cell"]:
         there, grids = shipped(), []
         for name in command.grids:
             path = there.get(name, Path(name))
-            if name not in there and not path.is_file():
+            try:
+                known = path.is_file()
+            except OSError:  # a name that no file can have
+                known = False
+            if not known:
                 raise SettingError(
                     f"there is no grid {name!r}", f"name {', '.join(there)}, or a file in TOML"
                 )
@@ -152,15 +156,20 @@ def bench(command: Bench) -> int:
 
     if command.workers is not None and command.workers < 1:
         raise SettingError(f"--workers is {command.workers}", "use 1 or more")
+    if command.address is not None and command.engine == "loky":
+        raise SettingError(
+            f"--address is {command.address}, and loky runs on this machine alone",
+            "use --engine dask or --engine ray with it",
+        )
     cells = _cells(command)
     with Store(command.store) as store:
         left = store.missing(cells, again=command.retry_failed)
         told = _Told(cells, len(left), command, store)
         if command.json:
-            told.print_stored({c.key for c in cells} - {c.key for c in left})
+            told.print_stored(told.keys - {c.key for c in left})
         stopped = _run(command, store, left, told) if left else 0
         if not command.json:
-            _show([r for r in store.rows() if r["key"] in {c.key for c in cells}], each=False)
+            _show([r for r in store.rows() if r["key"] in told.keys], each=False)
         told.sum_up(stopped)
         failed = [r for r in store.rows() if r["key"] in told.keys and r["status"] == "failed"]
     return 128 + stopped if stopped else 1 if failed else 0
@@ -189,7 +198,10 @@ def _run(command: Bench, store: "Store", left: list["Cell"], told: "_Told") -> i
                 store.add(result)
                 on_result(result)
             # What another bench has claimed is waited for: it may yet fail to end it.
-            left = store.missing(left)
+            before, left = left, store.missing(left)
+            if command.json:
+                ended = {c.key for c in before} - {c.key for c in left}
+                told.print_stored(ended - told.printed)
             if left and not stop:
                 time.sleep(0.5)
     return stop[0] if stop else 0
@@ -204,11 +216,13 @@ class _Told:
         self.total, self.before = len(cells), len(cells) - left
         self.began, self.ended, self.failed = time.perf_counter(), 0, 0
         self.running: dict[str, Moment] = {}
+        self.printed: set[str] = set()
 
     def print_stored(self, keys: set[str]) -> None:
         from echospan.store import as_json
 
-        for stored in self.store.stored([*keys]):
+        self.printed |= keys
+        for stored in self.store.stored(keys):
             print(as_json(stored), flush=True)
 
     def state(self) -> str:
@@ -277,17 +291,23 @@ class _Told:
 
             yield line, end
             return
-        with Live(get_renderable=self.table, console=console, refresh_per_second=4) as live:
+        # The answers are standard output's: they are no part of the picture.
+        with Live(
+            get_renderable=self.table, console=console, refresh_per_second=4, redirect_stdout=False
+        ) as live:
+
+            def say(text: str) -> None:
+                live.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
             def draw(moment: "Moment") -> None:
                 self.heard(moment)
                 if moment.lost:
-                    live.console.print(f"{moment.cell.name}: begun again, {moment.lost}")
+                    say(f"{moment.cell.name}: begun again, {moment.lost}")
 
             def add(result: "CellResult") -> None:
                 said = finish(result)
                 if result.profile is None:
-                    live.console.print(said)
+                    say(said)
 
             yield draw, add
 
@@ -317,9 +337,11 @@ def results(command: Results) -> int:
 
     for path in (command.csv, command.jsonl):
         if path is not None:
+            _beside(command.store, path)
             free(path, command.overwrite)
     with Store(command.store, write=False) as store:
         rows = _chosen(store.rows(), command)
+        compared = differences(rows, *command.compare) if command.compare else []
         if command.jsonl is not None:
             lines = (as_json(s) + "\n" for s in store.stored([r["key"] for r in rows]))
             write_whole(command.jsonl, "".join(lines).encode())
@@ -330,21 +352,29 @@ def results(command: Results) -> int:
         writer.writerows(rows)
         write_whole(command.csv, out.getvalue().encode())
     if command.compare is not None:
-        compared = differences(rows, *command.compare)
         if command.json:
             print(json.dumps({"differences": compared}))
         else:
             for d in compared:
                 print(
                     f"{d['of']}: {command.compare[0]} {d['mean']:+.2f} beside {command.compare[1]}"
-                    f" (95 % {d['low']:+.2f} to {d['high']:+.2f}; {d['pairs']} pairs, "
-                    f"{d['more']} more, {d['less']} less)"
+                    f" ({_interval(d)}{d['pairs']} pairs, {d['more']} more, {d['less']} less)"
                 )
     elif command.json:
         print(json.dumps({"store": str(command.store), "results": rows}))
     else:
         _show(rows, each=command.each)
     return 0
+
+
+def _interval(d: dict[str, Any]) -> str:
+    return "" if d["low"] is None else f"95 % {d['low']:+.2f} to {d['high']:+.2f}; "
+
+
+def _beside(store: Path, path: Path) -> None:
+    """Refuse to write over what is read."""
+    if store.exists() and path.exists() and path.samefile(store):
+        raise SettingError(f"{path} is the file of results itself", "name another")
 
 
 def _chosen(rows: list[dict[str, Any]], command: Results) -> list[dict[str, Any]]:
@@ -398,6 +428,8 @@ def _show(rows: list[dict[str, Any]], *, each: bool) -> None:
                 f"{r['core']}{size}, delays 0 to {r['max_delay']}, seed {r['seed']}: failed, "
                 f"{r['error']}",
                 markup=False,
+                highlight=False,
+                soft_wrap=True,
             )
 
 
@@ -409,7 +441,10 @@ def report(command: Report) -> int:
     from echospan.report import figures, page
     from echospan.store import Store
 
+    _beside(command.store, command.out)
     free(command.out, command.overwrite)
+    if command.figures is not None and command.figures.exists() and not command.figures.is_dir():
+        raise SettingError(f"{command.figures} is no folder", "name another with --figures")
     with Store(command.store, write=False) as store:
         stored = list(store.stored())
     if not stored:

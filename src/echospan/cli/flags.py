@@ -7,7 +7,7 @@ import tyro
 
 def _whole(words: list[str]) -> int:
     number = float(words[0]) if any(c in words[0] for c in ".eE") else int(words[0])
-    if number != int(number):
+    if abs(number) == float("inf") or number != int(number):
         raise ValueError(f"{words[0]} is no whole number")
     return int(number)
 

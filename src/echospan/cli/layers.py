@@ -145,7 +145,7 @@ def profile(command: Profile) -> int:
 def free(path: Path, overwrite: bool) -> None:
     """Whether a file may be written there, found out before the work and not after it."""
     if path.is_dir() or (path.exists() and not overwrite):
-        raise SettingError(f"{path} exists already", "name another with --out, or --overwrite")
+        raise SettingError(f"{path} exists already", "name another, or add --overwrite")
     if not path.resolve().parent.is_dir():
         raise SettingError(f"{path.parent} is no folder", "make it, or name another")
     try:

@@ -12,7 +12,6 @@ The grids that are shipped lie beside this file.
 
 import difflib
 import hashlib
-import importlib.util
 import itertools
 import json
 import shlex
@@ -60,6 +59,13 @@ class Cell:
     echospan: str = __version__
     torch: str = field(default_factory=_torch)
 
+    def __post_init__(self) -> None:
+        """Equal cells are written equally: 45 seconds are 45.0."""
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", float(self.seconds))
+        if self.learning_rates is not None:
+            object.__setattr__(self, "learning_rates", tuple(map(float, self.learning_rates)))
+
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that are the same for equal cells, always and everywhere."""
@@ -89,7 +95,7 @@ class Cell:
                     f"{value:g}" if flag == "seconds" else value,
                 ]
         if self.learning_rates is not None:
-            words += ["--learning-rates", *(f"{rate:g}" for rate in self.learning_rates)]
+            words += ["--learning-rates", *self.learning_rates]
         for flag in ("batch", "alphabet", "at"):
             if getattr(self, flag) != _DEFAULTS[flag]:
                 words += [f"--{flag}", getattr(self, flag)]
@@ -159,9 +165,15 @@ class Grid:
             if not values:
                 raise SettingError(f"the grid's {name} is empty", "give one or more")
             for value in values:
-                if not least <= value < float("inf"):
-                    said = "numbers above 0" if name == "seconds" else f"{least} or more"
+                if not least <= value < 2**53:  # what JSON and SQLite tell exactly
+                    said = "numbers above 0" if name == "seconds" else f"{least} to 2^53"
                     raise SettingError(f"the grid's {name} holds {value}", f"use {said}")
+        if self.learning_rates is not None and not 1 <= len(self.learning_rates) <= 10:
+            raise SettingError(
+                f"the grid tries {len(self.learning_rates)} learning rates", "give one to ten"
+            )
+        if self.features is not None and self.features < 1:
+            raise SettingError(f"the grid's features is {self.features}", "use 1 or more")
         for rate in self.learning_rates or ():
             if not 0 < rate < float("inf"):
                 raise SettingError(
@@ -187,7 +199,7 @@ class Grid:
         for (name, amount), delay, core in itertools.product(
             budgets, sorted(self.max_delay), self.cores
         ):
-            known = _known(core)
+            known = fingerprint(core)
             for hidden in self._widths(core, delay):
                 cells += [
                     Cell(
@@ -226,29 +238,18 @@ class Grid:
         ]
 
 
-def _known(core: str) -> str:
-    """'' for one of ours; for a layer of one's own, a fingerprint of its file."""
-    module, colon, _ = core.partition(":")
-    if not colon:
-        from echospan.layers import find
+def fingerprint(core: str) -> str:
+    """'' for one of ours; for a layer of one's own, sixteen digits of the file it stands in.
 
-        find(core)
-        return ""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError, AttributeError):
-        spec = None
-    if spec is None:
-        raise SettingError(
-            f"{module} cannot be imported (there is no module {module!r})",
-            "run where it lies, or install it",
-        )
+    Raises SettingError for a core that is not there.
+    """
     from echospan.layers import find
 
     find(core)
-    origin = Path(spec.origin or "")
+    module, colon, _ = core.partition(":")
+    if not colon:
+        return ""
+    origin = Path(getattr(sys.modules[module], "__file__", None) or "")
     return hashlib.sha256(origin.read_bytes()).hexdigest()[:16] if origin.is_file() else ""
 
 
