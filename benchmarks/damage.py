@@ -144,9 +144,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", default=["run", "snapshot", "state", "store"])
     args = parser.parse_args()
     bad = 0
-    for name in ("run", "snapshot", "state", "store"):
+    for name in args.only:
         told = hurt(name, args.count, args.seed)
         bad += sum(n for outcome, n in told.items() if outcome not in ("refused", "unharmed"))
         print(f"{name}: {json.dumps(told)}", flush=True)

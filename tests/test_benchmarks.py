@@ -18,6 +18,8 @@ HOME = Path(__file__).parents[1]
         ("coverage", ["--quick"], "of 2 seeds"),
         ("results", ["--check"], ""),
         ("report", ["--quick"], "200 results"),
+        ("damage", ["--count", "10"], "refused"),
+        ("long", ["--quick"], "50 trainings"),
         ("bench", ["--quick"], "ratio"),
     ],
 )

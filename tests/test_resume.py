@@ -111,12 +111,13 @@ def test_killed_again_and_again_it_ends_at_the_same_weights(whole, tmp_path):
     assert told[0]["steps"] == told[1]["steps"]
 
 
-def test_after_ctrl_c_there_is_a_run_as_it_stands_and_it_goes_on(whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_after_a_signal_there_is_a_run_as_it_stands_and_it_goes_on(whole, tmp_path, number):
     out = tmp_path / "run"
     process = begin(out)
     while process.poll() is None and not (out / SNAPSHOTS[0]).exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate()
     assert process.returncode == 130
     load(out)

@@ -289,6 +289,8 @@ class Store:
                 () if keys is None else (json.dumps(list(keys)),),
             )
             names = [column[0] for column in found.description]
+            if not {"digest", "cell", "profile", *COLUMNS} <= set(names):
+                raise self._damaged("all", "its columns have other names")
             for values in found:
                 row = dict(zip(names, values, strict=True))
                 if row.pop("digest") != _digest(row):

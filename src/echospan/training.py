@@ -137,10 +137,10 @@ def train(
     """Build and train a model; deterministic for a seed on one machine and thread count.
 
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
-    recipe names. Ctrl-C ends it and keeps what was reached. `deadline`, of `time.perf_counter`,
-    ends it too, what evaluation takes included. `on_snapshot` is called every `snapshot_seconds`
-    and at Ctrl-C with all that decides how the training goes on; with `resume` one goes on from
-    there, and ends bit for bit where it would have ended.
+    recipe names. Ctrl-C or SIGTERM ends it and keeps what was reached. `deadline`, of
+    `time.perf_counter`, ends it too, what evaluation takes included. `on_snapshot` is called every
+    `snapshot_seconds` and at such a signal with all that decides how it goes on; with `resume` one
+    goes on from there, and ends bit for bit where it would have ended.
     """
     device = find_device(recipe.training.device)
     # The first optimiser of a process imports much of torch: an import, not training.
@@ -195,9 +195,9 @@ class _Training:
         on_snapshot: Callable[[Snapshot], None] | None,
         snapshot_seconds: float,
     ) -> TrainingResult:
-        """Train until the budget, the target's polish, the deadline or Ctrl-C ends it."""
+        """Train until the budget, the target's polish, the deadline or a signal ends it."""
         kept_at = start
-        with interrupted_by(signal.SIGINT) as stop:
+        with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
             while not stop:
                 now = time.perf_counter()
                 elapsed = self.before + now - start - self.aside
