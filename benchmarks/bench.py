@@ -12,7 +12,6 @@ killed with its results half there and begun again, beside one that nothing dist
 """
 
 import argparse
-import json
 import random
 import statistics
 import subprocess
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,26 +28,18 @@ from echospan.profiling import Profile, profile
 from echospan.store import Store
 
 
-def figures(told: Profile) -> Any:
-    """All that does not depend on the clock."""
-    read = json.loads(told.to_json())
-    for seed in read["seeds"]:
-        for clock in ("seconds", "microseconds", "seconds_to_target"):
-            del seed[clock]
-    return read
+def timed(cells: list[Cell], warm: list[Cell], workers: int) -> tuple[float, dict[str, Profile]]:
+    """Seconds from the first cell begun on warm workers to the last one ended, and the profiles.
 
-
-def timed(cells: list[Cell], warm: list[Cell], workers: int) -> tuple[float, dict[str, Any]]:
-    """Seconds from the first cell begun on warm workers to the last one ended, and the figures."""
+    Profiles are equal where all is that does not depend on the clock.
+    """
     keys, told, start = {c.key for c in warm}, {}, 0.0
-    left = len(warm)
     for result in bench([*warm[:workers], *cells], workers=workers):
         assert result.profile is not None, result.error
         if result.cell.key in keys:
-            left -= 1
             start = start or time.perf_counter()
             continue
-        told[result.cell.key] = figures(result.profile)
+        told[result.cell.key] = result.profile
     return time.perf_counter() - start, told
 
 
@@ -66,7 +56,7 @@ def efficiency(count: int, symbols: int, runs: int, hidden: int = 64, delay: int
 
     cells, warm = grid(range(count)), grid(range(900, 902))
     took: dict[int, list[float]] = {1: [], 2: []}
-    first: dict[str, Any] = {}
+    first: dict[str, Profile] = {}
     for _ in range(runs):
         for workers in took:
             seconds, told = timed(cells, warm, workers)
@@ -114,7 +104,7 @@ def kills(count: int) -> bool:
         told = []
         for path in stores:
             with Store(path, write=False) as store:
-                told.append({s.cell.key: s.profile and figures(s.profile) for s in store.stored()})
+                told.append({s.cell.key: s.profile for s in store.stored()})
     same = told[0] == told[1] and len(told[1]) == 24
     print(f"{killed} kills: the stores hold {'the same' if same else 'DIFFERENT'} figures")
     return same

@@ -89,12 +89,14 @@ def test_the_command_of_a_cell_makes_that_cell(capsys):
         alphabet="ab 'c",
         at=0.9,
     )
+    timed = Cell(core="lru", seconds=0.1234567)
     import shlex
 
-    words = shlex.split(cell.command)
-    name, parsed = _parse(words[1:])
-    assert name in COMMANDS
-    assert _cells(parsed) == [cell]
+    for one in (cell, timed):
+        words = shlex.split(one.command)
+        name, parsed = _parse(words[1:])
+        assert name in COMMANDS
+        assert _cells(parsed) == [one]
 
 
 def test_every_shipped_grid_can_be_run():

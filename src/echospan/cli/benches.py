@@ -168,10 +168,10 @@ def bench(command: Bench) -> int:
         if command.json:
             told.print_stored(told.keys - {c.key for c in left})
         stopped = _run(command, store, left, told) if left else 0
+        rows = [r for r in store.rows() if r["key"] in told.keys]
         if not command.json:
-            _show([r for r in store.rows() if r["key"] in told.keys], each=False)
-        told.sum_up(stopped)
-        failed = [r for r in store.rows() if r["key"] in told.keys and r["status"] == "failed"]
+            _show(rows, each=False)
+        failed = told.sum_up(rows, stopped)
     return 128 + stopped if stopped else 1 if failed else 0
 
 
@@ -238,16 +238,17 @@ class _Told:
             said += f", about {f'{minutes} min ' if minutes else ''}{seconds} s to go"
         return said
 
-    def sum_up(self, stopped: int) -> None:
+    def sum_up(self, rows: list[dict[str, Any]], stopped: int) -> int:
+        """Say how it ended; the number of cells that failed."""
         seconds = time.perf_counter() - self.began
-        rows = [r for r in self.store.rows() if r["key"] in self.keys]
-        failed = sum(r["status"] == "failed" for r in rows)
+        failed: int = sum(r["status"] == "failed" for r in rows)
         said = (
             f"{len(rows)} of {self.total} cells"
             + (f", {failed} failed" if failed else "")
             + f", {self.ended} of them run in {seconds:.1f} s: {self.command.store}"
         )
         print(said + ("; the same command goes on" if stopped else ""), file=sys.stderr)
+        return failed
 
     def heard(self, moment: "Moment") -> None:
         self.running[moment.cell.key] = moment

@@ -90,10 +90,7 @@ class Cell:
         for flag in ("hidden", "max_delay", "symbols", "seconds", "features"):
             value = getattr(self, flag)
             if value is not None:
-                words += [
-                    "--" + flag.replace("_", "-"),
-                    f"{value:g}" if flag == "seconds" else value,
-                ]
+                words += ["--" + flag.replace("_", "-"), value]
         if self.learning_rates is not None:
             words += ["--learning-rates", *self.learning_rates]
         for flag in ("batch", "alphabet", "at"):
