@@ -60,6 +60,14 @@ class Chatty(Mine):
         return super().forward(x, state)
 
 
+class Stuck(Mine):
+    def forward(self, x, state=None):
+        if len(x) == 32:
+            Path("begun").touch()
+            time.sleep(60)
+        return super().forward(x, state)
+
+
 class Slow(Mine):
     def forward(self, x, state=None):
         if len(x) == 32:

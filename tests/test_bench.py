@@ -194,7 +194,7 @@ def test_what_fails_is_stored_with_its_reason_and_run_again_on_request(here, cap
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_at_once_with_all_that_ended_stored(here, number):
     process = command(
-        *("bench", "--cores", "gru", "benchlayers:Slow", *SMALL, "--store", "s.sqlite"),
+        *("bench", "--cores", "gru", "benchlayers:Stuck", *SMALL, "--store", "s.sqlite"),
         *("--seeds", 0, 1, "--workers", 2),
     )
     while process.poll() is None and not (here / "begun").exists():
