@@ -23,10 +23,11 @@ from torch import Tensor
 from echospan import __version__
 from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
-from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
-FORMAT = 2
-"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone."""
+FORMAT = 3
+"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
+that of 2 of settings and weights; since 3 the folder says how the model was made."""
 
 
 @dataclass(frozen=True)
@@ -84,36 +85,41 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    built = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
     try:
         named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         recipe = Recipe(model=model.config, training=training)
+        made = None
+        if model.made is not None:
+            made = asdict(model.made)
+            del made["training"]  # stands beside it
         config = {
             "format": FORMAT,
             "echospan": __version__,
             "model": asdict(model.config),
             "training": asdict(training),
-            "sha256": _digest(_decides(recipe), named),
+            "made": made,
+            "sha256": _digest(_decides(recipe, made), named),
         }
-        _write(made / "model.safetensors", safetensors.torch.save(named))
-        _write(made / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        _write(built / "model.safetensors", safetensors.torch.save(named))
+        _write(built / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         for name, text in files.items():
-            _write(made / name, text.encode())
-        made.chmod(0o755)
+            _write(built / name, text.encode())
+        built.chmod(0o755)
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-")) / "old"
             path.replace(old)
-            made.replace(path)
+            built.replace(path)
             shutil.rmtree(old.parent, ignore_errors=True)
         else:
-            made.replace(path)
+            built.replace(path)
     except OSError as e:
         raise RunError(
             f"the run could not be written to {path} ({e.strerror})",
             "make room or name another folder with --out",
         ) from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(built, ignore_errors=True)
     return path
 
 
@@ -266,9 +272,9 @@ def _regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def _decides(recipe: Recipe) -> str:
-    """All settings of a recipe as text, the same for equal ones."""
-    return json.dumps([asdict(recipe.model), asdict(recipe.training)], sort_keys=True)
+def _decides(recipe: Recipe, *made: Mapping[str, Any] | None) -> str:
+    """All settings of a recipe, and how a model was made, as text, the same for equal ones."""
+    return json.dumps([asdict(recipe.model), asdict(recipe.training), *made], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -294,7 +300,10 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     path = Path(folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
-        raise RunError(f"there is no run folder {path}", "make one with echospan train --out")
+        raise RunError(
+            f"there is no run folder {path}",
+            "make one with echospan train --out, or take a model that is shipped",
+        )
     config = _config(path, again)
     weights = path / "model.safetensors"
     try:
@@ -317,13 +326,17 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         if config["format"] == 1:
             fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
         else:
-            fits = _digest(_decides(recipe), named) == config.get("sha256")
+            told = [config["made"]] if config["format"] > 2 else []
+            fits = _digest(_decides(recipe, *told), named) == config.get("sha256")
         if not fits:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):
             raise RunError(f"{path}/model.safetensors holds what is no number", again)
         model = EchoModel(recipe.model)
         model.load_state_dict(named)
+        made = config.get("made", {"versions": {"echospan": config.get("echospan", "?")}})
+        if made is not None:
+            model.made = Made(training=recipe.training, **made)
     except RunError:
         raise
     except safetensors.SafetensorError as e:
