@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test wheel
+.PHONY: install train test wheel docs
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,10 @@ test: install
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) wheel
+
+# Into site/, to be read from disk or put on any server; a test builds it too.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The built wheel, in an environment that has nothing of the checkout.
 wheel: install

@@ -1,21 +1,17 @@
 """The README is run as printed: each command and each piece of Python, what they say compared."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.documented import blocks, commands, promised, say, shape
 
 from echospan.cli import main
 
 HOME = Path(__file__).parents[1]
 README = (HOME / "README.md").read_text()
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +26,8 @@ def folder(tmp_path_factory):
     return folder
 
 
-def say(command, folder):
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", command.replace(".venv/bin/", "")],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PATH": path, "COLUMNS": "120"},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def shape(text):
-    """The words of a table, its figures and lines left out."""
-    return re.findall(r"[^\W\d]+", text)
-
-
 def test_make_has_the_two_commands_and_their_table_is_the_printed_one(folder):
-    (printed,) = [b for b in blocks("console") if "$ make train" in b]
+    (printed,) = [b for b in blocks(README, "console") if "$ make train" in b]
     made = subprocess.run(["make", "-n", "train"], cwd=HOME, capture_output=True, text=True)
     (table,) = [line for line in made.stdout.splitlines() if "echospan evaluate" in line]
     assert shape(printed.split("$ make train\n")[1]) == shape(
@@ -60,9 +38,8 @@ def test_make_has_the_two_commands_and_their_table_is_the_printed_one(folder):
 
 
 def printed_commands():
-    for block in blocks("console"):
-        for part in block.split("$ ")[1:]:
-            command, _, said = part.partition("\n")
+    for block in blocks(README, "console"):
+        for command, said in commands(block):
             if not command.startswith(("make", "git", "cd", "python -m benchmarks")):
                 yield pytest.param(command, said, id=command[:40])
 
@@ -72,11 +49,11 @@ def test_a_command_says_what_is_printed_below_it(folder, command, said):
     assert say(command, folder).split() == said.split()
 
 
-@pytest.mark.parametrize("block", blocks("python"))
+@pytest.mark.parametrize("block", blocks(README, "python"))
 def test_the_python_runs_and_prints_what_its_comments_say(folder, block):
     done = subprocess.run([sys.executable, "-c", block], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = re.findall(r"print\(.*\)  # (.*)", block)
+    told = promised(block)
     assert told
     assert done.stdout.split() == " ".join(told).split()
 
