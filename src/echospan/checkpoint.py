@@ -87,14 +87,13 @@ def save(
     made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
     try:
         named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        recipe = Recipe(model=model.config, training=training)
-        config = {
+        config: dict[str, Any] = {
             "format": FORMAT,
             "echospan": __version__,
             "model": asdict(model.config),
             "training": asdict(training),
-            "sha256": _digest(_decides(recipe), named),
         }
+        config["sha256"] = _digest(_decides(config), named)
         _write(made / "model.safetensors", safetensors.torch.save(named))
         _write(made / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         for name, text in files.items():
@@ -266,9 +265,9 @@ def _regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def _decides(recipe: Recipe) -> str:
-    """All settings of a recipe as text, the same for equal ones."""
-    return json.dumps([asdict(recipe.model), asdict(recipe.training)], sort_keys=True)
+def _decides(config: Mapping[str, Any]) -> str:
+    """All settings of a config.json as text, the same for equal ones."""
+    return json.dumps([config["model"], config["training"]], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -317,7 +316,7 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         if config["format"] == 1:
             fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
         else:
-            fits = _digest(_decides(recipe), named) == config.get("sha256")
+            fits = _digest(_decides(config), named) == config.get("sha256")
         if not fits:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):

@@ -67,7 +67,12 @@ class EchoModel(nn.Module):
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
         """
-        if self.delay_embedding is None and symbols.is_cpu and is_plain_gru(self.core):
+        if (
+            self.delay_embedding is None
+            and symbols.is_cpu
+            and is_plain_gru(self.core)
+            and not torch.is_autocast_enabled("cpu")
+        ):
             # The input projection is linear: project the few symbols, then look them up.
             table = self.core.project(self.embedding.weight)
             y, state = self.core.forward_projected(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 import tyro
 
 from echospan.cli import benches, layers, runs
-from echospan.errors import EchospanError, SettingError
+from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
@@ -30,6 +30,9 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
 """By name: settings, what stands behind it, and what is done, which returns the exit code."""
 
 
+_SEEN_BY_ALL = (AlphabetError, SettingError, DivergenceError)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run one command; exits 0, 1, 2 or 130 as the documentation says.
 
@@ -44,7 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     except EchospanError as e:
         if debug:
             raise
-        print(f"echospan: {e}", file=sys.stderr)
+        # Under torchrun every process sees what is wrong with the request: one says it.
+        if not (os.environ.get("RANK", "0") != "0" and isinstance(e, _SEEN_BY_ALL)):
+            print(f"echospan: {e}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads our answers has seen enough; nothing is left to say, at exit neither.

@@ -134,8 +134,9 @@ def _report(
 
 
 def train(command: Train) -> int:
-    """Exit 0: the target is reached; 1: it is not."""
+    """Exit 0: the target is reached; 1: it is not. Under torchrun, the first process tells."""
     from echospan.checkpoint import check_output, save, write_snapshot
+    from echospan.parallel import joined, told_by_torchrun
     from echospan.plots import recall_plot, training_plot
     from echospan.training import train as trained
 
@@ -146,8 +147,10 @@ def train(command: Train) -> int:
             f"--snapshot-seconds is {command.snapshot_seconds}", "use 0 for never, or more"
         )
     recipe = Recipe(model=command.model, training=command.training)
-    kept = _kept(command, recipe) if command.resume else None
-    check_output(command.out, command.overwrite or kept is not None)
+    kept = None
+    if told_by_torchrun().first:
+        kept = _kept(command, recipe) if command.resume else None
+        check_output(command.out, command.overwrite or kept is not None)
     last: Snapshot | None = None
 
     def on_snapshot(snapshot: "Snapshot") -> None:
@@ -155,15 +158,24 @@ def train(command: Train) -> int:
         last = snapshot
         write_snapshot(command.out, snapshot)
 
-    with _watching(command.out.name, recipe) as on_progress:
-        result = trained(
-            recipe,
-            on_progress,
-            on_snapshot=on_snapshot if command.snapshot_seconds else None,
-            snapshot_seconds=command.snapshot_seconds,
-            resume=kept,
-        )
-    model = result.model.to(recipe.training.device)
+    with joined(recipe.training.device) as group:
+        watching = _watching(command.out.name, recipe) if group.first else contextlib.nullcontext()
+        with watching as on_progress:
+            result = trained(
+                recipe,
+                on_progress,
+                on_snapshot=on_snapshot if command.snapshot_seconds else None,
+                snapshot_seconds=command.snapshot_seconds,
+                resume=group.told(kept),
+                group=group,
+            )
+    if not group.first:
+        return 0
+    if result.interrupted and group.size > 1:
+        # torchrun repeats the terminal's signal: what was reached is saved all the same.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = result.model.to(group.device(recipe.training.device))
     evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
     report = {
@@ -286,7 +298,7 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
 def evaluate(command: Evaluate) -> int:
     """Exit 0: every run reaches the target; 1: one does not."""
     from echospan.checkpoint import load_recipe
-    from echospan.training import find_device
+    from echospan.devices import find_device
 
     device = find_device(command.device)
     if not command.runs:

@@ -91,8 +91,12 @@ class DeltaNet(nn.Module):
         back = -step[:, None] * self.angles
         q, k = turn(q, back), turn(k, back)
         keys = k.transpose(-1, -2)
+        wide = self.angles.dtype  # no solver knows half of it
         written = torch.linalg.solve_triangular(
-            rate * (k @ keys), rate * (v - k @ state), upper=False, unitriangular=True
+            (rate * (k @ keys)).to(wide),
+            (rate * (v - k @ state)).to(wide),
+            upper=False,
+            unitriangular=True,
         )
         y = q @ state + (q @ keys).tril() @ written
         state = state + keys @ written
