@@ -4,6 +4,9 @@ Each file is written whole or not at all, and the folder appears whole: it is bu
 place and renamed into it. Loading never unpickles.
 """
 
+import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -84,8 +87,9 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    made: Path | None = None
     try:
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
         named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         config: dict[str, Any] = {
             "format": FORMAT,
@@ -100,10 +104,7 @@ def save(
             _write(made / name, text.encode())
         made.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-")) / "old"
-            path.replace(old)
-            made.replace(path)
-            shutil.rmtree(old.parent, ignore_errors=True)
+            _swap(made, path)
         else:
             made.replace(path)
     except OSError as e:
@@ -112,8 +113,28 @@ def save(
             "make room or name another folder with --out",
         ) from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
     return path
+
+
+def _swap(made: Path, path: Path) -> None:
+    """Two folders change places: at no moment is there none at `path`, where the system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+        if libc.renameat2(at, bytes(made), at, bytes(path), exchange) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-") as aside:
+        old = Path(aside, "old")
+        path.replace(old)
+        try:
+            made.replace(path)
+        except BaseException:
+            old.replace(path)
+            raise
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -123,8 +144,11 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A single file, whole or not at all; RunError where the disk refuses."""
+def write_whole(path: Path, data: bytes, before: Path | None = None) -> None:
+    """A single file, whole or not at all; what was there is kept as `before`, where that is named.
+
+    Raises RunError where the disk refuses.
+    """
     made: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".echospan-")
@@ -132,13 +156,17 @@ def write_whole(path: Path, data: bytes) -> None:
         made = Path(name)
         _write(made, data)
         made.chmod(0o644)
+        if before is not None and path.exists():
+            path.replace(before)
         made.replace(path)
     except OSError as e:
-        if made is not None:
-            made.unlink(missing_ok=True)
         raise RunError(
             f"{path} could not be written ({e.strerror})", "make room or name another place"
         ) from None
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.unlink(missing_ok=True)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -154,11 +182,9 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     newest, before = (folder / name for name in SNAPSHOTS)
     try:
         folder.mkdir(exist_ok=True)
-        if newest.exists():
-            newest.replace(before)
     except OSError as e:
         raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
-    write_whole(newest, sealed(told, snapshot.tensors))
+    write_whole(newest, sealed(told, snapshot.tensors), before)
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
