@@ -4,6 +4,7 @@ Each file is written whole or not at all, and the folder appears whole: it is bu
 place and renamed into it. Loading never unpickles.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -84,8 +85,9 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    made: Path | None = None
     try:
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
         named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
         recipe = Recipe(model=model.config, training=training)
         config = {
@@ -101,10 +103,7 @@ def save(
             _write(made / name, text.encode())
         made.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-")) / "old"
-            path.replace(old)
-            made.replace(path)
-            shutil.rmtree(old.parent, ignore_errors=True)
+            _exchange(path, made)
         else:
             made.replace(path)
     except OSError as e:
@@ -113,8 +112,25 @@ def save(
             "make room or name another folder with --out",
         ) from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
     return path
+
+
+def _exchange(path: Path, made: Path) -> None:
+    """Put one folder in the place of another; where that is refused, the other is put back."""
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    old = aside / "old"
+    try:
+        path.replace(old)
+        made.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.replace(path)
+        with contextlib.suppress(OSError):
+            aside.rmdir()  # empty, unless the old one could not be put back
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
