@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import asdict, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
 import pytest
@@ -153,7 +153,7 @@ def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
     assert refusal(check_output, tmp_path / "run").startswith(f"{tmp_path / 'run'} exists already")
 
 
-@pytest.mark.parametrize("name", SNAPSHOTS)
+@pytest.mark.parametrize("name", ["resume.safetensors", "resume.before.safetensors"])
 def test_a_run_that_is_unfinished_is_gone_on_with_or_overwritten(tmp_path, name):
     out = tmp_path / "run"
     out.mkdir()
@@ -177,20 +177,27 @@ def test_looking_whether_a_run_may_be_written_leaves_no_trace(tmp_path):
 
 
 class Disk:
-    """Stands between a program and its disk: notes each step, and refuses one of them."""
+    """Stands between a program and its disk: notes each step, and refuses one, or all from there.
+
+    Of what is put on the disk it notes how much of it is there by then.
+    """
 
     STEPS = ("fsync", "replace", "mkdir", "chmod")
 
-    def __init__(self, monkeypatch, refuse=-1):
-        self.steps, self.refuse = [], refuse
-        for name in self.STEPS:
+    def __init__(self, monkeypatch, refuse=-1, for_good=False, steps=STEPS):
+        self.steps, self.places, self.synced = [], [], []
+        self.refuse = range(refuse, 1000 if for_good else refuse + 1)
+        for name in steps:
             monkeypatch.setattr(os, name, self.watched(name, getattr(os, name)))
 
     def watched(self, name, real):
         def step(*args, **more):
             at = Path(f"/proc/self/fd/{args[0]}").readlink() if name == "fsync" else Path(args[0])
             self.steps.append((name, at.name))
-            if len(self.steps) - 1 == self.refuse:
+            self.places.append(at)
+            if name == "fsync":
+                self.synced.append((at.name, os.fstat(args[0]).st_size))
+            if len(self.steps) - 1 in self.refuse:
                 raise OSError(errno.ENOSPC, "No space left on device")
             return real(*args, **more)
 
@@ -199,10 +206,23 @@ class Disk:
 
 def test_every_file_is_on_the_disk_before_the_run_appears(model, tmp_path, monkeypatch):
     disk = Disk(monkeypatch)
-    save(model, RECIPE.training, tmp_path / "run", {"note": ""})
-    synced = [at for name, at in disk.steps if name == "fsync"]
-    assert synced == ["model.safetensors", "config.json", "note"]
+    run = save(model, RECIPE.training, tmp_path / "run", {"note": "abc"})
+    names = ["model.safetensors", "config.json", "note"]
+    assert disk.synced == [(name, (run / name).stat().st_size) for name in names]
     assert disk.steps[-1][0] == "replace"
+
+
+def test_what_is_half_made_lies_hidden_beside_its_place_never_on_another_disk(
+    model, tmp_path, monkeypatch
+):
+    # A folder can be renamed into its place on its own disk alone.
+    disk = Disk(monkeypatch)
+    for _ in range(2):
+        save(model, RECIPE.training, tmp_path / "run", {}, overwrite=True)
+        write_whole(tmp_path / "file", b"")
+    made = {at.relative_to(tmp_path).parts[:1] for at in disk.places} - {(), ("run",)}
+    assert len(made) > 6
+    assert all(name.startswith(".echospan-") for (name,) in made)
 
 
 def test_a_disk_that_refuses_any_step_leaves_the_run_that_was_there(model, tmp_path, monkeypatch):
@@ -233,6 +253,34 @@ def test_a_disk_that_refuses_any_step_leaves_the_run_that_was_there(model, tmp_p
         ]
         * 8,  # a folder, three files, its mode, a folder for the old one, and two moves
     ]
+
+
+def test_a_disk_that_is_gone_for_good_has_the_old_run_somewhere(model, tmp_path, monkeypatch):
+    run = save(model, RECIPE.training, tmp_path / "run", {"note": "old"})
+    for refused in range(1, 9):
+        with monkeypatch.context() as patch:
+            Disk(patch, refused, for_good=True)
+            refusal(save, model, RECIPE.training, run, {"note": "new"}, overwrite=True)
+        (old,) = [at.parent for at in tmp_path.rglob("note")]
+        assert load(old).max_delay == 2
+        if old != run:
+            old.replace(run)
+            (old.parent).rmdir()
+
+
+def test_an_old_run_that_cannot_be_cleared_away_does_not_spoil_the_new_one(
+    model, tmp_path, monkeypatch
+):
+    run = save(model, RECIPE.training, tmp_path / "run", {"note": "old"})
+
+    def refuse(name, real=os.unlink, **more):
+        if Path(name).name == "note":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(name, **more)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    save(model, RECIPE.training, run, {}, overwrite=True)
+    assert set(holds(run)) == {"model.safetensors", "config.json"}
 
 
 # What is refused
@@ -336,6 +384,17 @@ def test_settings_in_another_order_are_the_same_settings(run):
     assert load(run).max_delay == 2
 
 
+def test_a_run_that_was_made_before_there_was_some_setting_is_still_read(run):
+    config = json.loads((run / "config.json").read_text())
+    del config["model"]["delay"], config["training"]["fall"]
+    text = json.dumps([config["model"], config["training"]], sort_keys=True)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    (run / "config.json").write_text(
+        json.dumps(config | {"sha256": checkpoint._digest(text, weights)})
+    )
+    assert load_recipe(run)[1] == RECIPE
+
+
 def test_weights_that_are_changed_cut_or_foreign_are_refused(run):
     path = run / "model.safetensors"
     whole = path.read_bytes()
@@ -392,10 +451,15 @@ def test_a_snapshot_comes_back_and_says_what_it_was_made_with(tmp_path):
     }
 
 
+def test_a_snapshot_cannot_be_changed_once_it_is_taken():
+    with pytest.raises(FrozenInstanceError):
+        snapshot(1).facts = {}
+
+
 def test_the_newest_snapshot_counts_and_the_one_before_it_is_kept(tmp_path):
     for step in (1, 2, 3):
         write_snapshot(tmp_path, snapshot(step))
-    assert set(holds(tmp_path)) == set(SNAPSHOTS)
+    assert set(holds(tmp_path)) == {"resume.safetensors", "resume.before.safetensors"}
     assert read_snapshot(tmp_path).facts["step"] == 3
     (tmp_path / SNAPSHOTS[0]).write_bytes(b"")
     assert read_snapshot(tmp_path).facts["step"] == 2
@@ -478,6 +542,17 @@ def test_a_file_is_written_whole_and_others_may_read_it(tmp_path, monkeypatch):
     assert (tmp_path / "file").read_bytes() == b"two"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert [name for name, _ in disk.steps] == ["fsync", "chmod", "replace"] * 2
+    assert [size for _, size in disk.synced] == [3, 3]
+
+
+def test_many_files_later_none_is_left_open(tmp_path):
+    def still_open():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = still_open()
+    for _ in range(20):
+        write_whole(tmp_path / "file", b"")
+    assert still_open() == before
 
 
 @pytest.mark.parametrize("step", range(3))
@@ -491,6 +566,10 @@ def test_a_disk_that_refuses_a_file_leaves_the_old_one(tmp_path, monkeypatch, st
         "make room or name another place"
     )
     assert holds(tmp_path) == {"file": b"old"}
+    with monkeypatch.context() as patch:
+        Disk(patch, step, for_good=True, steps=(*Disk.STEPS, "unlink"))
+        assert refusal(write_whole, tmp_path / "file", b"new") == said
+    assert (tmp_path / "file").read_bytes() == b"old"
 
 
 def test_a_file_for_a_folder_that_is_not_there_is_refused(tmp_path):

@@ -89,12 +89,11 @@ def save(
     try:
         made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
         named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        recipe = Recipe(model=model.config, training=training)
+        recipe = {"model": asdict(model.config), "training": asdict(training)}
         config = {
             "format": FORMAT,
             "echospan": __version__,
-            "model": asdict(model.config),
-            "training": asdict(training),
+            **recipe,
             "sha256": _digest(_decides(recipe), named),
         }
         _write(made / "model.safetensors", safetensors.torch.save(named))
@@ -152,7 +151,8 @@ def write_whole(path: Path, data: bytes) -> None:
         made.replace(path)
     except OSError as e:
         if made is not None:
-            made.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                made.unlink()
         raise RunError(
             f"{path} could not be written ({e.strerror})", "make room or name another place"
         ) from None
@@ -282,9 +282,9 @@ def _regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def _decides(recipe: Recipe) -> str:
-    """All settings of a recipe as text, the same for equal ones."""
-    return json.dumps([asdict(recipe.model), asdict(recipe.training)], sort_keys=True)
+def _decides(config: Mapping[str, Any]) -> str:
+    """The settings that config.json holds as text: those it holds, not those known by now."""
+    return json.dumps([config["model"], config["training"]], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -333,7 +333,7 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         if config["format"] == 1:
             fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
         else:
-            fits = _digest(_decides(recipe), named) == config.get("sha256")
+            fits = _digest(_decides(config), named) == config.get("sha256")
         if not fits:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):
