@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
@@ -181,6 +182,10 @@ def test_who_bets_worse_than_chance_has_no_bits_rather_than_fewer_than_none():
     )
 
 
+def of_span(*ends, at=0.9):
+    return SpanEvaluation((), tuple(ends), None, at)
+
+
 def recalls(*counts, trials=1000):
     return tuple(DelayRecall(d, trials, n, 0.0) for d, n in enumerate(counts))
 
@@ -207,12 +212,19 @@ def test_the_target_is_reached_when_it_is_at_every_delay_asked_for_and_others_do
     assert some.reached((0, 2), 0.99)
     assert not some.reached((0, 1), 0.99)
     assert some.reached((1,), some.delays[1].interval[0])
+    assert not some.reached((1,), 0.5)  # the share is 0.5, the interval's lower end is not
 
 
 def test_blanks_are_told_beside_recall():
     assert Evaluation((), 8, 6).blank_accuracy == 0.75
     assert Evaluation((), 1, 1).blank_accuracy == 1
     assert Evaluation((), 0, 0).blank_accuracy is None
+
+
+@pytest.mark.parametrize("told", [recalls(9)[0], Evaluation((), 0, 0), of_span(at=0.9)])
+def test_what_was_measured_cannot_be_changed_afterwards(told):
+    with pytest.raises(FrozenInstanceError):
+        told.delays = ()
 
 
 # Recall, counted again
@@ -264,7 +276,7 @@ def test_delays_asked_alone_are_those_rows_of_all_delays():
 def test_the_figures_that_are_quoted_are_of_20_000_answers_of_the_first_stream():
     model = Untaught(1)
     assert evaluate(model) == evaluate(model, trials=20_000, seed=1, length=7)
-    assert evaluate(model).delays[1].trials == 20_004  # 3,334 sequences of 7, 6 answers in each
+    assert evaluate(Untaught(0)).delays[0].trials == 20_000
 
 
 def test_a_seed_names_the_stream():
@@ -274,6 +286,18 @@ def test_a_seed_names_the_stream():
     first, again, other = (read for read, *_ in model.book)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_model_is_measured_where_it_is_whatever_the_default_device():
+    model = Untaught(2, core="delay_line", hidden=8)
+    measures = (
+        lambda: evaluate(model, trials=50),
+        lambda: evaluate(model, trials=50, asked=[1]),
+        lambda: stream_errors(model, 300, streams=3),
+    )
+    here = [measure() for measure in measures]
+    with torch.device("meta"):  # stands for a GPU that is the default
+        assert [measure() for measure in measures] == here
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -290,17 +314,18 @@ def test_a_model_is_measured_in_eval_without_gradients_and_left_as_it_was(traini
 
 
 def test_a_long_evaluation_is_taken_in_pieces_that_fit_and_all_of_them_count():
-    # 85 symbols, 41 delays and 62 classes of an answer: 23 sequences are 5,000,000 numbers.
-    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678"
-    model = Untaught(40, letters)
-    told = evaluate(model, trials=45 * 30)
+    # 85 symbols, 41 delays and 3 classes of an answer: 478 sequences are 5,000,000 numbers.
+    model = Untaught(40, "ab")
+    told = evaluate(model, trials=45 * 500)
     pieces = [logits for _, _, logits, *_ in model.book]
-    assert [len(p) for p in pieces] == [23, 7]
+    assert [len(p) for p in pieces] == [478, 22]
     assert all(p.numel() <= 5_000_000 for p in pieces)
     for d in (0, 40):
-        assert told.delays[d].trials == 30 * (85 - d)
-        assert told.delays[d].correct == counted(model.book, d)[1]
-    assert told.blanks == 30 * 41 * 20
+        assert told.delays[d].trials == 500 * (85 - d)
+        _, right, gain, *_ = counted(model.book, d)
+        assert told.delays[d].correct == right
+        assert told.delays[d].gain == pytest.approx(gain, abs=1e-5)
+    assert told.blanks == 500 * 41 * 20
     assert told.blanks_correct == sum(counted(model.book, d)[4] for d in range(41))
 
 
@@ -311,10 +336,6 @@ def test_a_sequence_that_is_too_long_for_a_piece_is_taken_alone():
 
 
 # The span, with trials where its edge is
-
-
-def of_span(*ends, at=0.9):
-    return SpanEvaluation((), tuple(ends), None, at)
 
 
 def test_a_span_lies_between_what_is_sure_and_what_is_not_ruled_out():
@@ -335,9 +356,25 @@ def test_what_cannot_be_decided_is_asked_twice_as_often_each_time_until_the_tria
     told = evaluate_span(model, 0.95, trials=10_000)
     assert looks(model) == [(2000, [0]), (4000, [0]), (4000, [0])]
     assert told.delays[0].trials == 10_000
+    one_more = Drilled(0.95)
+    evaluate_span(one_more, 0.95, trials=6001)
+    assert looks(one_more) == [(2000, [0]), (4000, [0]), (5, [0])]  # a sequence has 5 answers
     assert told.span == -1
     assert told.span_at_most == 0
     assert told.at == 0.95
+
+
+def test_a_span_at_100_percent_is_open_as_long_as_no_answer_is_wrong():
+    model = Drilled(1.0)
+    told = evaluate_span(model, 1.0, trials=6000)
+    assert told.delays[0].trials == 6000
+    assert (told.span, told.span_at_most) == (-1, 0)
+
+
+def test_what_any_model_meets_is_decided_at_once():
+    model = Drilled(0.0)
+    assert evaluate_span(model, 0.0).span == 0
+    assert len(model.book) == 1
 
 
 def test_few_trials_are_one_look():
@@ -383,8 +420,10 @@ def test_each_look_is_of_a_stream_of_its_own_and_the_seed_names_them_all():
 
 
 def test_a_span_is_of_99_percent_and_at_most_64_000_answers_where_nothing_is_said():
-    told = evaluate_span(Drilled(0.99))
-    assert told == evaluate_span(Drilled(0.99), 0.99, trials=64_000, seed=1)
+    model, same = Drilled(0.99), Drilled(0.99)
+    told = evaluate_span(model)
+    assert told == evaluate_span(same, 0.99, trials=64_000, seed=1)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(model.book, same.book, strict=True))
     assert told.at == 0.99
     assert told.delays[0].trials == 64_000
 
@@ -448,6 +487,7 @@ def test_errors_in_a_stream_are_what_one_counts_from_its_answers(max_delay, symb
     for d in range(max_delay + 1):
         due = read[:, max_delay - d : read.shape[1] - d]
         assert errors[d] == int((said[:, max_delay:, d].argmax(-1) != due).sum())
+        assert isinstance(errors[d], int)
 
 
 def test_a_stream_is_taken_in_as_few_pieces_as_memory_allows():
