@@ -127,14 +127,18 @@ def _swap(made: Path, path: Path) -> None:
             return
         if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-") as aside:
-        old = Path(aside, "old")
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    old = aside / "old"
+    try:
         path.replace(old)
-        try:
-            made.replace(path)
-        except BaseException:
+        made.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
             old.replace(path)
-            raise
+        with contextlib.suppress(OSError):
+            aside.rmdir()  # empty, unless the old one could not be put back
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -292,7 +296,7 @@ def _regular(path: Path, most: int | None = None) -> Path:
 
 
 def _decides(config: Mapping[str, Any]) -> str:
-    """All settings of a config.json as text, the same for equal ones."""
+    """The settings that config.json holds as text: those it holds, not those known by now."""
     return json.dumps([config["model"], config["training"]], sort_keys=True)
 
 
