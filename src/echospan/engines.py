@@ -144,7 +144,7 @@ def dask(workers: int | None, address: str | None) -> Engine:
     return Engine(executor, min(workers or there, there), end)
 
 
-class _Ray(Executor):
+class _Ray(Executor):  # pragma: no cover: needs Ray, which is too large for every check
     """Ray's remote functions as an executor."""
 
     def __init__(self, ray: Any) -> None:
@@ -157,7 +157,7 @@ class _Ray(Executor):
         return future
 
 
-def ray(workers: int | None, address: str | None) -> Engine:
+def ray(workers: int | None, address: str | None) -> Engine:  # pragma: no cover: as above
     """The Ray cluster at `address`, or one begun here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

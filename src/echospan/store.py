@@ -119,6 +119,8 @@ class Store:
                 self._prepare()
                 return
             except sqlite3.OperationalError as e:
+                if self._db.in_transaction:  # begun, and refused at its first look
+                    self._db.execute("ROLLBACK")
                 if "locked" not in str(e) or tried == 19:
                     raise
                 time.sleep(0.05 * (tried + 1))
