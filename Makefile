@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test wheel
+.PHONY: install train test coverage wheel
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,13 @@ test: install
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) wheel
+
+# Lines and branches of src/ that the tests run, those of the processes that they begin among them.
+coverage: install
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 # The built wheel, in an environment that has nothing of the checkout.
 wheel: install

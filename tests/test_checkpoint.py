@@ -534,7 +534,8 @@ def test_a_disk_that_refuses_a_snapshot_leaves_those_that_were_there(tmp_path, m
     ]
     (tmp_path / "file").write_text("")
     assert refusal(write_snapshot, tmp_path / "file", snapshot(1)) == (
-        f"{tmp_path / 'file'} cannot be written (File exists); make room there"
+        f"{tmp_path / 'file'} cannot be written (File exists); "
+        "make room there or name another with --out"
     )
 
 

@@ -187,7 +187,10 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as e:
-        raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
+        raise RunError(
+            f"{folder} cannot be written ({e.strerror})",
+            "make room there or name another with --out",
+        ) from None
     write_whole(newest, sealed(told, snapshot.tensors), before)
 
 
@@ -324,6 +327,10 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     again = "train it anew with echospan train"
     if not path.is_dir():
         raise RunError(f"there is no run folder {path}", "make one with echospan train --out")
+    if not (path / "config.json").exists() and any((path / n).is_file() for n in SNAPSHOTS):
+        raise RunError(
+            f"{path} holds a run that was not finished", "go on with echospan train --resume"
+        )
     config = _config(path, again)
     weights = path / "model.safetensors"
     try:
@@ -358,6 +365,6 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     except safetensors.SafetensorError as e:
         raise RunError(f"{path}/model.safetensors is damaged ({e})", again) from None
     except (EchospanError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = (str(e).splitlines() or [""])[0]
+        reason = (str(e).splitlines() or [""])[-1].strip()  # torch says first that there is one
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
     return model.eval(), recipe

@@ -143,7 +143,8 @@ class EchoModel(nn.Module):
             raise DelayError(
                 f"delay {delay} is outside 0..{self.max_delay}, the delays this model was "
                 "trained on",
-                f"ask for one of these, or train with --max-delay {max(delay, 0)}",
+                "ask for one of these"
+                + (f", or train with --max-delay {delay}" if delay > 0 else ""),
             )
         return delay
 

@@ -152,6 +152,7 @@ def _cells(command: Bench) -> list["Cell"]:
 
 def bench(command: Bench) -> int:
     """Exit 0: every cell has a profile; 1: some failed."""
+    from echospan.engines import look
     from echospan.store import Store
 
     if command.workers is not None and command.workers < 1:
@@ -161,6 +162,7 @@ def bench(command: Bench) -> int:
             f"--address is {command.address}, and loky runs on this machine alone",
             "use --engine dask or --engine ray with it",
         )
+    look(command.engine)  # before a file is made
     cells = _cells(command)
     with Store(command.store) as store:
         left = store.missing(cells, again=command.retry_failed)
