@@ -359,9 +359,12 @@ class _Training:
             setattr(self, name, value)
 
     def keep(self, on_snapshot: Callable[[Snapshot], None], seconds: float) -> None:
-        """Hand over a snapshot; all processes take part, the first one has it."""
+        """Hand over a snapshot; all processes take part, the first one has it.
+
+        One with what is no number in it would take the place of the last good one: it is not kept.
+        """
         kept = self.snapshot(seconds)
-        if self.group.first:
+        if self.group.first and all(t.isfinite().all() for t in kept.tensors.values()):
             on_snapshot(kept)
 
     def snapshot(self, seconds: float) -> Snapshot:
