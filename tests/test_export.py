@@ -5,12 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnx
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
+import onnx
 from echospan import export
 from echospan.cli import main
 from echospan.cores import CORES, as_core
@@ -19,7 +19,8 @@ from echospan.export import export_onnx, trace, verify
 from echospan.model import EchoModel
 from echospan.recipes import ModelConfig
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "onnx_echo.py"
+HOME = Path(__file__).parents[1]
+EXAMPLE = HOME / "examples" / "onnx_echo.py"
 
 
 def a_model(core="gru", conditioning="readout", hidden=16):
@@ -27,7 +28,11 @@ def a_model(core="gru", conditioning="readout", hidden=16):
     config = ModelConfig(
         alphabet="abc", max_delay=2, hidden=hidden, core=core, conditioning=conditioning
     )
-    return EchoModel(config).eval()
+    model = EchoModel(config).eval()
+    with torch.no_grad():  # no weight is one or nothing, as some are at first
+        for p in model.parameters():
+            p += 0.05 * torch.randn_like(p)
+    return model
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -244,3 +249,10 @@ except SystemExit:
     assert not {'torch', 'onnx'} & {*sys.modules}
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_page_has_a_line_for_every_core():
+    lines = (HOME / "docs" / "export.md").read_text().splitlines()
+    assert [line.split()[1] for line in lines if line.endswith(" |") and line[-3].isdigit()] == [
+        *CORES
+    ]

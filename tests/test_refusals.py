@@ -1540,7 +1540,7 @@ REFUSALS = [
     ),
     R(
         ExportError,
-        "of symbols [1, 1] the graph's logits are <> from the model's, where rounding makes 0.0001 "
+        "of symbols [1, 1] the graph's logits are <> from the model's, where rounding makes 0.0005 "
         "at most; nothing is written: stream the model with echospan.Stream",
         lambda: graphs(test_export.another_weight),
     ),

@@ -42,8 +42,11 @@ OPSET = 17
 
 FULL, STEP, TOLD = "echo_full.onnx", "echo_step.onnx", "echo.json"
 
-TOLERANCE = 1e-4
-"""The largest difference of logits and states that rounding may make, as a share of the largest."""
+TOLERANCE = 5e-4
+"""The largest difference of logits and states that rounding may make, as a share of the largest.
+
+Attention, whose scores grow sharp in training, came to 4e-5; a wrong reset gate makes 3e-2.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +112,9 @@ def check_export(folder: str | Path, overwrite: bool = False) -> Path:
 
 def _needs() -> None:
     try:
-        import onnx
         import onnxruntime
+
+        import onnx
 
         # It would write of its own doings to standard error.
         onnxruntime.set_default_logger_severity(3)
