@@ -26,6 +26,7 @@ import refused
 import test_adapter
 import test_capacity
 import test_checks
+import test_export
 from echospan import checks, cli, engines
 from echospan.alphabet import Alphabet
 from echospan.benching import bench
@@ -67,10 +68,12 @@ from echospan.errors import (
     DivergenceError,
     EchospanError,
     EngineError,
+    ExportError,
     RunError,
     SettingError,
     StoreError,
 )
+from echospan.export import check_export, export_onnx, trace, verify
 from echospan.grids import Grid, read
 from echospan.layers import find, fit_hidden, trusted
 from echospan.model import EchoModel
@@ -222,9 +225,14 @@ def row(core, hidden, **more):
     return {"core": core, "hidden": hidden} | told | more
 
 
-def snapshot():
-    """One that holds nothing."""
-    return Snapshot(Recipe(model=SMALL, training=SHORT), {}, {})
+def graphs(change):
+    """A run's graphs with a fault in them."""
+    model = load("run")
+    verify(model, test_export.planted(trace(model), change))
+
+
+def snapshot(**tensors):
+    return Snapshot(Recipe(model=SMALL, training=SHORT), tensors, {})
 
 
 def tires():
@@ -245,12 +253,12 @@ def writes_late():
 
 ASKED = {
     "forget": (
-        "there is no command 'forget'; use one of train, evaluate, echo, profile, check, "
-        "selftest, bench, results, report"
+        "there is no command 'forget'; use one of train, evaluate, echo, export, profile, "
+        "check, selftest, bench, results, report"
     ),
     "chekc gru": (
         "there is no command 'chekc'; did you mean check? use one of train, evaluate, echo, "
-        "profile, check, selftest, bench, results, report"
+        "export, profile, check, selftest, bench, results, report"
     ),
     "train": "no recipe is named; use one of fixed, variable, bits",
     "train fixd --out new": (
@@ -1493,6 +1501,56 @@ REFUSALS = [
         SettingError,
         "gru and lru share no seed, setting and size; run both on the same grid",
         lambda: differences([row("gru", 8, parameters=100), row("lru", 99)], "gru", "lru"),
+    ),
+    # export
+    R(
+        RunError,
+        "run exists already; name another folder, or add --overwrite",
+        lambda: check_export("run"),
+        "export run -o run",
+    ),
+    R(
+        RunError,
+        "run exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("run", overwrite=True),
+        "export run -o run --overwrite",
+    ),
+    R(
+        SettingError,
+        "onnxruntime is not installed; pip install 'echospan[onnx]'",
+        lambda: export_onnx(load("run"), "new"),
+        "export run -o new",
+        under=functools.partial(refused.without, "onnxruntime"),
+    ),
+    R(
+        CoreError,
+        "a state of zeros is not the empty one of this core; "
+        "a graph cannot begin anew: stream it with echospan.Stream",
+        lambda: export_onnx(test_export.a_model_of(test_export.CountsDown()), "new"),
+    ),
+    R(
+        CoreError,
+        "the core gru cannot be traced into a graph (<>linalg_matrix_exp<>); "
+        "stream it with echospan.Stream, or write its step without what ONNX lacks",
+        lambda: export_onnx(test_export.a_model_of(test_export.Exponential()), "new"),
+    ),
+    R(
+        ExportError,
+        "a GRU of the graph has no linear_before_reset of 1: its reset gate is another; "
+        "nothing is written: try another version of torch",
+        lambda: graphs(test_export.reset_before_the_product),
+    ),
+    R(
+        ExportError,
+        "of symbols [1, 1] the graph's logits are <> from the model's, where rounding makes 0.0005 "
+        "at most; nothing is written: stream the model with echospan.Stream",
+        lambda: graphs(test_export.another_weight),
+    ),
+    R(
+        ExportError,
+        "onnxruntime refuses the graph (<>); "
+        "nothing is written: stream the model with echospan.Stream",
+        lambda: graphs(test_export.a_type_that_is_none),
     ),
     # commands
     R(

@@ -62,6 +62,12 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
                 f"{path} exists and is not a run of echospan",
                 "it is not overwritten: name another folder with --out",
             )
+    check_place(path)
+    return path
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a folder can be built beside its place; RunError otherwise."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-"):
@@ -71,7 +77,6 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
             f"nothing can be written beside {path} ({e.strerror})",
             "name a folder on a disk with room that you may write to",
         ) from None
-    return path
 
 
 def save(
@@ -87,21 +92,36 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
+    named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "echospan": __version__,
+        "model": asdict(model.config),
+        "training": asdict(training),
+    }
+    config["sha256"] = _digest(_decides(config), named)
+    write_folder(
+        path,
+        {
+            "model.safetensors": safetensors.torch.save(named),
+            "config.json": (json.dumps(config, indent=2) + "\n").encode(),
+            **{name: text.encode() for name, text in files.items()},
+        },
+        "the run",
+    )
+    return path
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], what: str) -> None:
+    """A folder of files, `what` they are, whole or not at all, in place of one that is there.
+
+    Raises RunError where the disk refuses; a folder that was there is then still whole.
+    """
     made: Path | None = None
     try:
         made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
-        named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        config: dict[str, Any] = {
-            "format": FORMAT,
-            "echospan": __version__,
-            "model": asdict(model.config),
-            "training": asdict(training),
-        }
-        config["sha256"] = _digest(_decides(config), named)
-        _write(made / "model.safetensors", safetensors.torch.save(named))
-        _write(made / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        for name, text in files.items():
-            _write(made / name, text.encode())
+        for name, data in files.items():
+            _write(made / name, data)
         made.chmod(0o755)
         if path.exists():
             _swap(made, path)
@@ -109,13 +129,12 @@ def save(
             made.replace(path)
     except OSError as e:
         raise RunError(
-            f"the run could not be written to {path} ({e.strerror})",
+            f"{what} could not be written to {path} ({e.strerror})",
             "make room or name another folder with --out",
         ) from None
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
-    return path
 
 
 def _swap(made: Path, path: Path) -> None:

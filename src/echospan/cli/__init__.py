@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan.cli import benches, layers, runs
+from echospan.cli import benches, exports, layers, runs
 from echospan.cli.parsing import nearest, parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES
@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "train": (runs.Train, f"{{{','.join(RECIPES)}}}", runs.train),
     "evaluate": (runs.Evaluate, "RUN …", runs.evaluate),
     "echo": (runs.Echo, "RUN [TEXT]", runs.echo),
+    "export": (exports.Export, "RUN -o FOLDER", exports.export),
     "profile": (layers.Profile, "LAYER …", layers.profile),
     "check": (layers.Check, "LAYER …", layers.check),
     "selftest": (layers.SelfTest, "", layers.selftest),
