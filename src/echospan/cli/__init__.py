@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan.cli import benches, layers, runs
+from echospan.cli import benches, layers, pages, runs
 from echospan.errors import EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "bench": (benches.Bench, "[GRID …]", benches.bench),
     "results": (benches.Results, "STORE", benches.results),
     "report": (benches.Report, "STORE", benches.report),
+    "serve": (pages.Serve, "RUN …", pages.serve),
 }
 """By name: settings, what stands behind it, and what is done, which returns the exit code."""
 
