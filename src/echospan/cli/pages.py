@@ -1,5 +1,6 @@
 """The command that opens the page: serve."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -49,7 +50,8 @@ def serve(command: Serve) -> int:
         port = listening.getsockname()[1]
         print(f"http://{host}:{port}/ shows {', '.join(m.name for m in models)}", flush=True)
         print("Ctrl-C ends it", file=sys.stderr)
-        running.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+            running.run(sockets=[listening])
     return 0
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -197,7 +196,9 @@ async def _text(ws: WebSocket) -> str:
     return str(text)
 
 
-def app(models: Sequence[Served], limits: Limits | None = None, also: str = "localhost") -> Any:
+def app(
+    models: Sequence[Served], limits: Limits | None = None, also: str = "localhost"
+) -> Starlette:
     """The application: page and socket. `also` is a Host that is its own beside addresses."""
     limits = limits or Limits()
     common_alphabet(models)
@@ -222,7 +223,7 @@ def app(models: Sequence[Served], limits: Limits | None = None, also: str = "loc
         async with host.desk.open():
             yield
 
-    return Starlette(
+    made = Starlette(
         routes=[
             Route("/", file),
             WebSocketRoute("/socket", socket),
@@ -231,6 +232,8 @@ def app(models: Sequence[Served], limits: Limits | None = None, also: str = "loc
         middleware=[Middleware(Guard, also=also)],
         lifespan=at_work,
     )
+    made.state.host = host
+    return made
 
 
 def server(
