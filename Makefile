@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test wheel
+.PHONY: install train test wheel browser
 
 install: $(VENV)/.installed
 
@@ -20,13 +20,20 @@ train: install
 	$(BIN)/echospan train variable --overwrite >/dev/null
 	$(BIN)/echospan evaluate runs/fixed runs/variable --stream 1000000
 
-test: install
+test: install browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) wheel
+
+# The tests of the page drive the Chromium of the machine, and are skipped where there is none.
+browser:
+	@command -v chromium chromium-browser chrome >/dev/null || \
+	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
+	else echo "no Chromium here: install one to test the page" >&2; fi
 
 # The built wheel, in an environment that has nothing of the checkout.
 wheel: install

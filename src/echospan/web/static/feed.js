@@ -22,6 +22,7 @@ Echospan.Feed = class {
     const known = [...text].map((c) => this.#known(c)).filter(Boolean);
     this.waiting += known.join("");
     this.#run();
+    this.changed();
     return [...text].length - known.length;
   }
 

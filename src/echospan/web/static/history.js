@@ -44,7 +44,7 @@ Echospan.History = class {
       this.correct += right ? 1 : 0;
     }
     this.beliefs = step.beliefs;
-    this.steps.push({ symbol: step.symbol, echo: asked ? step.echo : "", delay, right, hidden: step.hidden });
+    this.steps.push({ symbol: step.symbol, echo: asked ? step.echo : "–", delay, right, hidden: step.hidden });
     if (this.steps.length > Echospan.SHOWN) this.steps.shift();
   }
 };

@@ -10,10 +10,10 @@ Echospan.Memory = class {
     head.append(cell("th", "delay", "row"));
     this.heads = this.#each(head, (d) => cell("th", String(d), "col"));
     const body = table.createTBody();
-    for (const name of ["read", "believes", "sure", "recall"]) {
+    for (const [name, head] of [["read", "read"], ["believes", "believes"], ["sure", "sure, %"], ["recall", "recall, %"]]) {
       const row = body.insertRow();
       row.className = name;
-      row.append(cell("th", name, "row"));
+      row.append(cell("th", head, "row"));
       this.rows[name] = this.#each(row, () => cell("td", ""));
     }
     for (const td of this.rows.believes) {

@@ -89,7 +89,7 @@ Echospan.Page = class {
   }
 
   #skipped(count) {
-    const many = count === 1 ? "one character is" : `${count} characters are`;
+    const many = count === 1 ? "One character is" : `${count.toLocaleString("en")} characters are`;
     this.told = `${many} no symbol of ${this.alphabet[0]} to ${this.alphabet.at(-1)} and left out.`;
     this.voice.say(this.told);
     this.#state();
@@ -118,7 +118,7 @@ Echospan.Page = class {
     const { paused, playing, waiting } = this.feed;
     part("pause").setAttribute("aria-pressed", paused);
     part("play").setAttribute("aria-pressed", playing);
-    const letters = waiting.length === 1 ? "one letter waits" : `${waiting.length.toLocaleString("en")} letters wait`;
+    const letters = waiting.length === 1 ? "One letter waits" : `${waiting.length.toLocaleString("en")} letters wait`;
     part("waiting").textContent = waiting && (paused || waiting.length > 1) ? `${letters}.` : (this.told ?? "");
   }
 
@@ -177,8 +177,8 @@ Echospan.Card = class {
     this.of.textContent =
       delay > this.source.maxDelay
         ? `trained to delay ${this.source.maxDelay} only`
-        : `right of ${answers.toLocaleString("en")}` +
-          (known === undefined ? "" : `; ${(100 * known).toFixed(1)} % measured at delay ${delay}`);
+        : `of ${answers.toLocaleString("en")} answers right` +
+          (known === undefined ? "" : `; ${(100 * known).toFixed(1)} % in its evaluation at delay ${delay}`);
     this.memory.draw(history, delay);
     this.heat.draw(history.steps);
   }

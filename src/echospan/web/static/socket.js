@@ -118,16 +118,15 @@ class Source {
 
 // A page that was served begins here.
 addEventListener("DOMContentLoaded", async () => {
-  let page = null;
   const status = (kind, reason) => {
     const because = reason ? ` (${reason})` : "";
     if (kind === "lost") Echospan.notice(`The connection is lost${because}; it is tried again, and what you type waits.`);
     if (kind === "closed") Echospan.notice(`The server has closed the connection${because}. Reload the page to begin anew.`);
     if (kind === "back") Echospan.notice("");
     if (kind === "forgotten") {
-      page?.forget();
+      Echospan.page?.forget();
       Echospan.notice("The server no longer knows what was typed before the connection was lost: the models begin anew.");
     }
   };
-  page = new Echospan.Page(await Echospan.connect(status));
+  Echospan.page = new Echospan.Page(await Echospan.connect(status));
 });
