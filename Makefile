@@ -30,7 +30,7 @@ test: install browser
 
 # The tests of the page drive the Chromium of the machine, and are skipped where there is none.
 browser:
-	@command -v chromium chromium-browser chrome >/dev/null || \
+	@for name in chromium chromium-browser chrome; do command -v $$name >/dev/null && exit; done; \
 	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
 	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
 	else echo "no Chromium here: install one to test the page" >&2; fi

@@ -21,6 +21,7 @@ HOME = Path(__file__).parents[1]
         ("damage", ["--count", "10"], "refused"),
         ("long", ["--quick"], "50 trainings"),
         ("bench", ["--quick"], "ratio"),
+        ("serve", ["--quick"], "0 wrong echoes"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):
