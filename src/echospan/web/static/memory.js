@@ -10,7 +10,7 @@ Echospan.Memory = class {
     head.append(cell("th", "delay", "row"));
     this.heads = this.#each(head, (d) => cell("th", String(d), "col"));
     const body = table.createTBody();
-    for (const [name, head] of [["read", "read"], ["believes", "believes"], ["sure", "sure, %"], ["recall", "recall, %"]]) {
+    for (const [name, head] of [["read", "read"], ["believes", "believes"], ["sure", "sure %"], ["recall", "recall %"]]) {
       const row = body.insertRow();
       row.className = name;
       row.append(cell("th", head, "row"));

@@ -50,7 +50,7 @@ Echospan.Page = class {
 
   draw() {
     this.due = false;
-    this.tape.draw(this.histories);
+    this.tape.draw(this.histories, this.delay);
     this.cards.forEach((card, i) => card.draw(this.histories[i], this.delay));
     this.#state();
   }
@@ -159,7 +159,7 @@ Echospan.Card = class {
     const find = (selector) => card.querySelector(selector);
     this.source = source;
     find("h2").textContent = source.name;
-    find(".about").textContent = `${source.core}, ${source.hidden} units, delays 0 to ${source.maxDelay}`;
+    find(".about").textContent = `${source.core}, ${source.hidden} units, delays 0–${source.maxDelay}`;
     find(".scroll").setAttribute("aria-label", `What ${source.name} holds now`);
     find("canvas").setAttribute("aria-label", `Heat map of ${source.name}'s ${source.hidden} hidden units over the last ${Echospan.SHOWN} steps`);
     this.score = find(".score output");

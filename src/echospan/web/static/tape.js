@@ -45,26 +45,28 @@ Echospan.Tape = class {
         }),
       );
     }
-    if (this.histories) this.draw(this.histories);
+    if (this.histories) this.draw(this.histories, this.delay);
   }
 
-  draw(histories) {
-    this.histories = histories;
+  // The letter that is due, `delay` before the newest, is framed.
+  draw(histories, delay) {
+    Object.assign(this, { histories, delay });
     this.rows.forEach(({ kind, cells }, place) => {
       const steps = histories[Math.max(0, place - 1)].steps.slice(-this.columns);
       const empty = this.columns - steps.length;
       for (let i = 0; i < this.columns; i++) {
         const step = steps[i - empty];
         const cell = cells.children[i];
-        if (kind === "read") this.#read(cell, step, steps[i - empty - 1]);
+        if (kind === "read") this.#read(cell, step, steps[i - empty - 1], this.columns - 1 - i === delay);
         else this.#said(cell, step);
       }
     });
   }
 
-  #read(cell, step, before) {
+  #read(cell, step, before, due) {
     const [above, letter] = cell.children;
-    cell.className = step ? "cell" : "cell none";
+    const kind = step && due ? "cell due" : "cell";
+    if (cell.className !== kind) cell.className = kind;
     set(letter, step?.symbol ?? "");
     set(above, step && step.delay !== before?.delay ? `d ${step.delay}` : "");
   }
