@@ -26,9 +26,13 @@ from serving import serving, visiting
 
 
 def model(core="gru", **config):
+    """One that was never trained, but whose answers hang on all that it has read."""
     torch.manual_seed(0)
     settings = {"core": core, "hidden": 16, "max_delay": 3, "alphabet": "abcdef"} | config
-    return EchoModel(ModelConfig(**settings)).eval()
+    made = EchoModel(ModelConfig(**settings)).eval()
+    torch.nn.init.normal_(made.readouts.weight)
+    torch.nn.init.zeros_(made.readouts.bias)
+    return made
 
 
 def alone(model, ids):
@@ -259,6 +263,18 @@ def test_a_name_that_was_pointed_here_is_refused(three):
         assert answer.status == 421
         assert b"<" not in answer.read()
         seen.close()
+
+
+def test_a_socket_under_such_a_name_is_refused(three):
+    raw = socket.create_connection(("127.0.0.1", three.port))
+    name = f"ws://elsewhere.example:{three.port}/socket"
+    with (
+        connect(name, sock=raw, origin=f"http://elsewhere.example:{three.port}") as ws,
+        pytest.raises(ConnectionClosed) as end,
+    ):
+        ws.recv()
+    assert end.value.rcvd.code == 1008
+    assert "use its address" in end.value.rcvd.reason
 
 
 def test_its_own_page_may_speak_to_it_by_any_of_its_names(three):

@@ -76,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Reading(WebSocketsSansIOProtocol):
-    """A socket of uvicorn that lets go of who sends and never reads."""
+    """A socket of uvicorn that lets go of who sends and never reads, and tells each why."""
 
     limits = Limits()
     _late: asyncio.TimerHandle | None = None
@@ -98,6 +98,20 @@ class _Reading(WebSocketsSansIOProtocol):
         # Pongs are not awaited by anyone: a flood of pings is answered into this buffer.
         if self.transport.get_write_buffer_size() > self.limits.unread:
             self.transport.abort()
+
+    def handle_parser_exception(self) -> None:
+        """Say why, and throw away what still arrives: closed upon, it would hide the reason."""
+        if self.close_timer is not None:
+            return
+        closed = self.conn.close_sent
+        assert closed is not None
+        self.queue.put_nowait(
+            {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}
+        )
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(1.0, self.transport.close)
 
     def _in_time(self) -> None:
         if self._late is not None:
