@@ -166,6 +166,19 @@ def without(name: str):
         sys.modules.update(kept)
 
 
+@contextlib.contextmanager
+def without_a_server():
+    """As where what serves the page is not installed, in a process that has not looked for it."""
+    ours = {n: m for n, m in sys.modules.items() if n.startswith("echospan.web.")}
+    for name in ours:
+        del sys.modules[name]
+    try:
+        with without("starlette"):
+            yield
+    finally:
+        sys.modules.update(ours)
+
+
 class Locked(nn.Linear):
     """Keeps what cannot be copied."""
 

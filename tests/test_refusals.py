@@ -86,6 +86,8 @@ from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
+from echospan.web.served import Served
+from echospan.web.server import common_alphabet, listen
 from refused import SOURCE, Refusal, commanded, filled, held, places, provoked
 
 R = Refusal
@@ -254,11 +256,11 @@ def writes_late():
 ASKED = {
     "forget": (
         "there is no command 'forget'; use one of train, evaluate, echo, export, profile, "
-        "check, selftest, bench, results, report"
+        "check, selftest, bench, results, report, serve"
     ),
     "chekc gru": (
         "there is no command 'chekc'; did you mean check? use one of train, evaluate, echo, "
-        "export, profile, check, selftest, bench, results, report"
+        "export, profile, check, selftest, bench, results, report, serve"
     ),
     "train": "no recipe is named; use one of fixed, variable, bits",
     "train fixd --out new": (
@@ -347,6 +349,10 @@ ASKED = {
     ),
 }
 """What a command line that does not fit is told: a SettingError, each of them."""
+
+
+def digits():
+    return EchoModel(replace(SMALL, alphabet="0123456789"))
 
 
 def unheard(group):
@@ -1552,6 +1558,37 @@ REFUSALS = [
         "nothing is written: stream the model with echospan.Stream",
         lambda: graphs(test_export.a_type_that_is_none),
     ),
+    # the page
+    R(
+        SettingError,
+        "no run folder is named; name one or more, such as runs/variable",
+        args="serve",
+    ),
+    R(
+        SettingError,
+        "starlette is not installed; pip install 'echospan[web]'",
+        args="serve run",
+        under=refused.without_a_server,
+    ),
+    R(
+        SettingError,
+        "--port is 70000; use a whole number from 0 to 65535",
+        lambda: listen("127.0.0.1", 70_000),
+        "serve run --port 70000",
+    ),
+    R(
+        SettingError,
+        "port 80 of 192.0.2.1 cannot be had (<>); name another with --port, or 0 for any that is "
+        "free",
+        lambda: listen("192.0.2.1", 80),
+        "serve run --host 192.0.2.1 --port 80",
+    ),
+    R(
+        SettingError,
+        "the models have no two characters in common; "
+        "serve together what reads the same alphabet, or each on a port of its own",
+        lambda: common_alphabet([Served("mine", EchoModel(SMALL)), Served("yours", digits())]),
+    ),
     # commands
     R(
         SettingError,
@@ -1566,6 +1603,10 @@ UNREACHED = {
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
 }
 """What no row provokes, by file and words, and why."""
+
+APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect")
+"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+raised on, and two that close a visitor's socket, with the reasons that test_serve.py reads."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 
@@ -1683,7 +1724,6 @@ def sites():
             if not isinstance(node, ast.Raise) or node.exc is None:
                 continue
             name = ast.unparse(node.exc).partition("(")[0]
-            # Errors of a programmer, as Python has them; one that never leaves cores/calling.py;
-            # and one that was raised elsewhere, and is raised on.
-            if not hasattr(builtins, name) and name not in ("Opaque", "refused"):
+            # Errors of a programmer, as Python has them, are none of ours.
+            if not hasattr(builtins, name) and name not in APART:
                 yield str(path.relative_to(SOURCE)), node.lineno, ast.unparse(node.exc)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan.cli import benches, exports, layers, runs
+from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import nearest, parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES
@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "bench": (benches.Bench, "[GRID …]", benches.bench),
     "results": (benches.Results, "STORE", benches.results),
     "report": (benches.Report, "STORE", benches.report),
+    "serve": (pages.Serve, "RUN …", pages.serve),
 }
 """By name: settings, what stands behind it, and what is done, which returns the exit code."""
 
