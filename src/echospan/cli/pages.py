@@ -31,7 +31,9 @@ def serve(command: Serve) -> int:
     try:
         from echospan.web.server import listen, server
     except ModuleNotFoundError as e:
-        raise SettingError(f"{e.name} is not installed", "pip install 'echospan[web]'") from None
+        raise SettingError(
+            f"{str(e.name).partition('.')[0]} is not installed", "pip install 'echospan[web]'"
+        ) from None
     import torch
 
     from echospan.checkpoint import load
