@@ -22,6 +22,7 @@ HOME = Path(__file__).parents[1]
         ("long", ["--quick"], "50 trainings"),
         ("bench", ["--quick"], "ratio"),
         ("onnx", ["--quick"], "| lru |"),
+        ("browser", ["--quick"], " KB"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):

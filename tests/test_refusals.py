@@ -70,7 +70,7 @@ from echospan.errors import (
     SettingError,
     StoreError,
 )
-from echospan.export import check_export, export_onnx, trace, verify
+from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Grid, read
 from echospan.layers import find, fit_hidden, trusted
 from echospan.model import EchoModel
@@ -1549,6 +1549,12 @@ REFUSALS = [
         "onnxruntime refuses the graph (<>); "
         "nothing is written: stream the model with echospan.Stream",
         lambda: graphs(test_export.a_type_that_is_none),
+    ),
+    R(
+        SettingError,
+        "the core tcn does not run in a page on its own; "
+        "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
+        lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
     ),
     # commands
     R(
