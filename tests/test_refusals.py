@@ -9,9 +9,11 @@ import builtins
 import functools
 import json
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,7 @@ from echospan.errors import (
     DelayError,
     DeviceError,
     DivergenceError,
+    EchospanError,
     EngineError,
     ExportError,
     RunError,
@@ -193,8 +196,6 @@ def stored(path="store.sqlite"):
 
 def two(**changes):
     """Two profiles of a store, the second changed."""
-    from dataclasses import replace
-
     one = stored()[0].profile
     return [one, replace(one, **changes)]
 
@@ -317,7 +318,8 @@ ASKED = {
         "with --cores gru lru"
     ),
     "bench qick": (
-        "there is no grid 'qick'; name architectures, length, quick, size, or a file in TOML"
+        "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
+        "or a file in TOML"
     ),
     "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
     "bench --cores gru --address tcp://x:1": (
@@ -1618,6 +1620,13 @@ def test_a_command_says_it_once_exits_with_2_and_leaves_nothing(whole, tmp_path,
     if row.error is not DivergenceError:  # which ends a training that has said how it goes
         assert before_it == []
     assert held(folder) == before
+
+
+@pytest.mark.parametrize("error", EchospanError.__subclasses__())
+def test_it_comes_whole_from_another_process(error):
+    sent = pickle.loads(pickle.dumps(error("one line\nand another", "mend it")))
+    assert (type(sent), str(sent)) == (error, "one line and another; mend it")
+    assert (sent.fact, sent.remedy) == ("one line and another", "mend it")
 
 
 def typed(*args):

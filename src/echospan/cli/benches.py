@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from echospan.cli.flags import Whole
+from echospan.cli.parsing import nearest
 from echospan.errors import SettingError
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def _cells(command: Bench) -> list["Cell"]:
                 known = False
             if not known:
                 raise SettingError(
-                    f"there is no grid {name!r}", f"name {', '.join(there)}, or a file in TOML"
+                    f"there is no grid {name!r}",
+                    nearest(name, there) + f"name {', '.join(there)}, or a file in TOML",
                 )
             grids += [changed(grid, flags) for grid in read(path)]
     with contextlib.redirect_stdout(sys.stderr):  # what a layer's module prints is no answer
