@@ -23,6 +23,7 @@ HOME = Path(__file__).parents[1]
         ("bench", ["--quick"], "ratio"),
         ("onnx", ["--quick"], "| lru |"),
         ("serve", ["--quick"], "0 wrong echoes"),
+        ("browser", ["--quick"], " KB"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):

@@ -73,7 +73,7 @@ from echospan.errors import (
     SettingError,
     StoreError,
 )
-from echospan.export import check_export, export_onnx, trace, verify
+from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Grid, read
 from echospan.layers import find, fit_hidden, trusted
 from echospan.model import EchoModel
@@ -1588,6 +1588,12 @@ REFUSALS = [
         "the models have no two characters in common; "
         "serve together what reads the same alphabet, or each on a port of its own",
         lambda: common_alphabet([Served("mine", EchoModel(SMALL)), Served("yours", digits())]),
+    ),
+    R(
+        SettingError,
+        "the core tcn does not run in a page on its own; "
+        "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
+        lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
     ),
     # commands
     R(

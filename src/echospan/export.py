@@ -29,6 +29,7 @@ from echospan.checkpoint import check_place, write_folder
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.errors import CoreError, ExportError, RunError, SettingError
 from echospan.model import EchoModel
+from echospan.packing import pack as pack
 from echospan.steps import plain_step
 
 if TYPE_CHECKING:
