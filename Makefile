@@ -50,6 +50,7 @@ wheel: install
 	$(FRESH)/bin/pip install -q -c constraints.txt $(TORCH)
 	$(FRESH)/bin/pip install -q -c constraints.txt dist/*.whl
 	cd $(FRESH) && bin/echospan --help >/dev/null
+	cd $(FRESH) && test "$$(bin/echospan echo --model variable --delay 3 abacaba)" = "···abac"
 	cd $(FRESH) && bin/echospan train fixed --polish 0 --stream 0 --out run
 	cd $(FRESH) && test "$$(bin/echospan echo run abacaba)" = "····aba"
 	rm -rf $(FRESH)

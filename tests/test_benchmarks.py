@@ -14,6 +14,7 @@ HOME = Path(__file__).parents[1]
     [
         ("gru", [], "ratio"),
         ("homework", ["--quick"], "target in 2 of 2 seeds"),
+        ("shipped", ["--only", "bits"], "bits: the same"),
         ("span", ["--quick"], "lru"),
         ("coverage", ["--quick"], "of 2 seeds"),
         ("results", ["--check"], ""),

@@ -106,8 +106,8 @@ def test_a_run_folder_says_what_it_is_in_json_that_people_can_read(run, model):
     text = (run / "config.json").read_text()
     told = json.loads(text)
     assert text == json.dumps(told, indent=2) + "\n"
-    assert set(told) == {"format", "echospan", "model", "training", "sha256"}
-    assert told["format"] == FORMAT == 2
+    assert set(told) == {"format", "echospan", "model", "training", "made", "sha256"}
+    assert told["format"] == FORMAT == 3
     assert told["echospan"] == echospan.__version__
     assert told["model"] == asdict(RECIPE.model)
     assert told["training"] == asdict(RECIPE.training)
@@ -298,7 +298,8 @@ def test_an_old_run_that_cannot_be_cleared_away_does_not_spoil_the_new_one(
 
 def test_what_is_not_there_is_refused(run, tmp_path):
     assert refusal(load, tmp_path / "none") == (
-        f"there is no run folder {tmp_path / 'none'}; make one with echospan train --out"
+        f"there is no run folder {tmp_path / 'none'}; "
+        "make one with echospan train --out, or take a model that is shipped"
     )
     remedy = "name a folder that echospan train made"
     for name in ("model.safetensors", "config.json"):
@@ -343,7 +344,9 @@ def test_settings_that_are_no_json_are_refused(run):
 
 def test_a_run_of_a_newer_echospan_is_refused(run):
     changed(run, format=FORMAT + 1)
-    assert refusal(load, run) == (f"{run} has format 3, newer than 2; install a newer echospan")
+    assert refusal(load, run) == (
+        f"{run} has format {FORMAT + 1}, newer than {FORMAT}; install a newer echospan"
+    )
 
 
 def test_settings_that_do_not_fit_the_weights_are_refused_before_anything_is_built(run):
@@ -397,7 +400,7 @@ def test_settings_in_another_order_are_the_same_settings(run):
 def test_a_run_that_was_made_before_there_was_some_setting_is_still_read(run):
     config = json.loads((run / "config.json").read_text())
     del config["model"]["delay"], config["training"]["fall"]
-    text = json.dumps([config["model"], config["training"]], sort_keys=True)
+    text = json.dumps([config["model"], config["training"], config["made"]], sort_keys=True)
     weights = safetensors.torch.load_file(run / "model.safetensors")
     (run / "config.json").write_text(
         json.dumps(config | {"sha256": checkpoint._digest(text, weights)})
@@ -660,9 +663,10 @@ def test_a_sealed_file_that_was_changed_is_damaged(tmp_path):
 
 
 def test_a_sealed_file_of_a_newer_echospan_says_so_whatever_else_is_in_it(tmp_path):
-    resealed(tmp_path / "file", {"format": 3}, {}, checksum=False)
+    resealed(tmp_path / "file", {"format": FORMAT + 1}, {}, checksum=False)
     assert refusal(unsealed, tmp_path / "file", "state", "begin anew") == (
-        f"{tmp_path / 'file'} has format 3, newer than 2; install a newer echospan"
+        f"{tmp_path / 'file'} has format {FORMAT + 1}, newer than {FORMAT}; "
+        "install a newer echospan"
     )
     resealed(tmp_path / "file", {"format": 1}, {})
     assert unsealed(tmp_path / "file", "state", "") == ({"format": 1}, {})

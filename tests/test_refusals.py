@@ -27,7 +27,7 @@ import test_adapter
 import test_capacity
 import test_checks
 import test_export
-from echospan import checks, cli, engines
+from echospan import checks, cli, engines, shipping
 from echospan.alphabet import Alphabet
 from echospan.benching import bench
 from echospan.capacity import capacity_of_states, memory_capacity
@@ -253,6 +253,11 @@ def writes_late():
         as_core(refused.WritesLater(calls))
 
 
+NO_RUN = (
+    "no run folder is named; name one, such as runs/variable, or a model that is shipped, such as "
+    "--model variable"
+)
+
 ASKED = {
     "forget": (
         "there is no command 'forget'; use one of train, evaluate, echo, export, profile, "
@@ -288,11 +293,12 @@ ASKED = {
         "stopped was begun with --alphabet abc, not abcdefghijklmnopqrstuvwxyz; go on with "
         "the same settings, or train anew with --overwrite"
     ),
-    "evaluate": "no run folder is named; name one or more, such as runs/variable",
+    "evaluate": NO_RUN,
     "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
     "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
-    "echo": "RUN is left out; write echospan echo RUN [TEXT]",
+    "echo": NO_RUN,
+    "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
     "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
     "echo run --othr skip": (
         "there is no flag --othr; did you mean --other? echospan echo --help lists them"
@@ -1124,16 +1130,23 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run has format 99, newer than 2; install a newer echospan",
+        "run has format 99, newer than 3; install a newer echospan",
         lambda: load("run"),
         "echo run abc",
         harm=config(lambda told: told.update(format=99)),
     ),
     R(
         RunError,
-        "there is no run folder nowhere; make one with echospan train --out",
+        "there is no run folder nowhere; make one with echospan train --out, or take a model that "
+        "is shipped",
         lambda: load("nowhere"),
         "echo nowhere abc",
+    ),
+    R(
+        RunError,
+        "there is no run folder fixed; name one, or take the model of that name that is shipped "
+        "with --model fixed",
+        args="echo fixed abc",
     ),
     R(
         RunError,
@@ -1225,7 +1238,7 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "stopped/resume.safetensors has format 99, newer than 2; install a newer echospan",
+        "stopped/resume.safetensors has format 99, newer than 3; install a newer echospan",
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
         harm=sealed_as("stopped/resume.safetensors", lambda told: told.update(format=99)),
@@ -1558,6 +1571,36 @@ REFUSALS = [
         "nothing is written: stream the model with echospan.Stream",
         lambda: graphs(test_export.a_type_that_is_none),
     ),
+    # models that are shipped or shared
+    R(
+        SettingError,
+        "no model 'varable' is shipped; did you mean variable? use one of bits, fixed, variable",
+        lambda: shipping.folder("varable"),
+        "echo --model varable abc",
+    ),
+    R(
+        RunError,
+        "there is no model 'nowhere': no folder, none that is shipped; "
+        "name a folder, one of bits, fixed, variable, or owner/name of the Hub",
+        lambda: EchoModel.from_pretrained("nowhere"),
+    ),
+    R(
+        SettingError,
+        "'mine' is no name on the Hub; name it owner/name",
+        lambda: load("run").push_to_hub("mine"),
+    ),
+    R(
+        SettingError,
+        'huggingface_hub is not installed; pip install "echospan[hub]"',
+        lambda: EchoModel.from_pretrained("owner/name"),
+        under=functools.partial(refused.without, "huggingface_hub"),
+    ),
+    R(
+        SettingError,
+        "the core of this model, LSTM, is not the one that its settings name, gru, and a folder "
+        "holds settings and weights alone; keep its state_dict with the code that builds it",
+        lambda: EchoModel(SMALL, nn.LSTM(4, 8, batch_first=True)).save_pretrained("new"),
+    ),
     # the page
     R(
         SettingError,
@@ -1607,6 +1650,9 @@ REFUSALS = [
 
 UNREACHED = {
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
+    ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
+    ("hub.py", "cannot be put to the Hub"): "as above",
+    ("hub.py", "e.fact.replace(made, name)"): "as above",
 }
 """What no row provokes, by file and words, and why."""
 

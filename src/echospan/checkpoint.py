@@ -26,10 +26,11 @@ from torch import Tensor
 from echospan import __version__
 from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
-from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
-FORMAT = 2
-"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone."""
+FORMAT = 3
+"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
+that of 2 of settings and weights; since 3 the folder says how the model was made."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,11 @@ def save(
         "echospan": __version__,
         "model": asdict(model.config),
         "training": asdict(training),
+        "made": None,
     }
+    if model.made is not None:
+        config["made"] = asdict(model.made)
+        del config["made"]["training"]  # stands beside it
     config["sha256"] = _digest(_decides(config), named)
     write_folder(
         path,
@@ -318,8 +323,12 @@ def _regular(path: Path, most: int | None = None) -> Path:
 
 
 def _decides(config: Mapping[str, Any]) -> str:
-    """The settings that config.json holds as text: those it holds, not those known by now."""
-    return json.dumps([config["model"], config["training"]], sort_keys=True)
+    """What config.json holds of settings, and of how the model was made, as text.
+
+    What it holds, not what is known by now.
+    """
+    parts = ("model", "training", "made") if config["format"] > 2 else ("model", "training")
+    return json.dumps([config[part] for part in parts], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -345,7 +354,10 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     path = Path(folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
-        raise RunError(f"there is no run folder {path}", "make one with echospan train --out")
+        raise RunError(
+            f"there is no run folder {path}",
+            "make one with echospan train --out, or take a model that is shipped",
+        )
     if not (path / "config.json").exists() and any((path / n).is_file() for n in SNAPSHOTS):
         raise RunError(
             f"{path} holds a run that was not finished", "go on with echospan train --resume"
@@ -379,6 +391,9 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
             raise RunError(f"{path}/model.safetensors holds what is no number", again)
         model = EchoModel(recipe.model)
         model.load_state_dict(named)
+        made = config.get("made", {"versions": {"echospan": config.get("echospan", "?")}})
+        if made is not None:
+            model.made = Made(training=recipe.training, **made)
     except RunError:
         raise
     except safetensors.SafetensorError as e:

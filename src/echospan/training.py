@@ -2,16 +2,20 @@
 
 import contextlib
 import math
+import platform
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from echospan import __version__
 from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.devices import find_device
@@ -19,8 +23,33 @@ from echospan.errors import DivergenceError, RunError
 from echospan.evaluation import DelayRecall, Evaluation, evaluate
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
-from echospan.recipes import Recipe
+from echospan.recipes import Made, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
+
+
+def machine(device: torch.device) -> str:
+    """What computes: the graphics card's name, or the processor's and its vector instructions."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = re.search(r"^model name\s*: (.+)$", told, re.M)
+    name = named[1] if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def made(training: TrainingConfig, repeatable: bool) -> Made:
+    """How a model that is trained here and now comes to be."""
+    return Made(
+        training=training,
+        versions={
+            "echospan": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        threads=torch.get_num_threads(),
+        machine=machine(torch.device(training.device)),
+        repeatable=repeatable,
+    )
 
 
 class ReadoutLoss(torch.autograd.Function):
@@ -255,6 +284,8 @@ class _Training:
         if on_snapshot and interrupted:
             self.keep(on_snapshot, seconds)
         self.model.eval()
+        by_clock = self.step < self.last_step or math.isfinite(deadline)
+        self.model.made = made(self.config, repeatable=not by_clock)
         return TrainingResult(
             model=self.model.cpu(),
             seconds_to_target=self.to_target,
