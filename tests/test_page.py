@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from echospan import ModelConfig, Recipe, TrainingConfig, train
+from echospan.checkpoint import load, save
+from echospan.cli import main
 from echospan.web.served import Served
 from serving import serving
 
@@ -391,3 +393,55 @@ def test_it_looks_well_and_has_no_barrier(chromium, served, size):
             assert page.evaluate(wide), "it must be scrolled sideways"
             if folder:
                 page.screenshot(path=Path(folder, f"page-{view}-{size}.png"), full_page=True)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run, and the page that was exported of it."""
+    folder = tmp_path_factory.mktemp("alone")
+    save(trained("lru"), TrainingConfig(), folder / "mine", {})
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(folder / "mine"), "--format", "html", "-o", str(folder / "echo.html")])
+    assert end.value.code == 0
+    return load(folder / "mine"), folder / "echo.html"
+
+
+def test_the_exported_page_needs_no_server_and_answers_as_pytorch_does(chromium, alone):
+    model, file = alone
+    text = letters(10_000)
+    with opened(chromium, file.as_uri()) as page:
+        typed(page, text[:20])
+        assert row(page, 1) == model.echo(text[:20])
+        page.get_by_role("button", name="Reset").click()
+        wait_for(page, "Echospan.page.histories[0].read === 0")
+        paste(page, text)
+        wait_for(page, "Echospan.page.histories[0].read === 10000")
+        said = page.evaluate(
+            """async (text) => {
+              const [source] = Echospan.page.sources;
+              await source.reset();
+              return (await source.push(text, 4)).map((s) => s.beliefs.map((b) => b.symbol));
+            }""",
+            text,
+        )
+        for d in range(5):
+            assert "".join(step[d] for step in said) == model.echo(text, d)
+
+
+def test_the_exported_page_has_the_game_too(chromium, alone):
+    with opened(chromium, alone[1].as_uri() + "#game") as page:
+        page.get_by_role("button", name="Start").press("Enter")
+        play(page, lambda n: n <= 1)
+        assert page.locator("#spans td").nth(0).inner_text() == "You"
+        assert page.locator("#spans td").nth(1).inner_text() == "1"
+
+
+def test_a_core_that_no_page_runs_is_sent_to_the_server(tmp_path, capsys):
+    save(trained("attention"), TrainingConfig(), tmp_path / "run", {})
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(tmp_path / "run"), "--format", "html", "-o", str(tmp_path / "x.html")])
+    assert end.value.code == 2
+    assert "attention does not run in a page on its own; open it with echospan serve" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "x.html").exists()

@@ -402,3 +402,12 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         reason = (str(e).splitlines() or [""])[-1].strip()  # torch says first that there is one
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
     return model.eval(), recipe
+
+
+def measured_recall(folder: str | Path) -> list[float] | None:
+    """Recall by delay as a run's evaluation has it; None where none is there that can be read."""
+    try:
+        told = json.loads(_regular(Path(folder) / "evaluation.json", 10_000_000).read_bytes())
+        return [float(d["recall"]) for d in told["delays"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
