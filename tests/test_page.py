@@ -384,7 +384,7 @@ def test_it_looks_well_and_has_no_barrier(chromium, served, size):
         page.keyboard.press("Alt+ArrowDown")
         typed(page, letters(12, seed=1))
         for view in ("echo", "game"):
-            page.evaluate(f"location.hash = '{view}'")
+            page.evaluate(f"location.hash = '{view}'")  # which forgets nothing where it is shown
             page.locator(f"#{view}").wait_for()
             found = Axe().run(page).response["violations"]
             grave = [v for v in found if v["impact"] in ("serious", "critical")]

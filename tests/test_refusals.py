@@ -1604,7 +1604,7 @@ REFUSALS = [
     # the page
     R(
         SettingError,
-        "no run folder is named; name one or more, such as runs/variable",
+        NO_RUN,
         args="serve",
     ),
     R(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free
+from echospan.cli.places import free, there
 from echospan.errors import ExportError
 
 
@@ -45,7 +45,7 @@ def _as_page(command: Export) -> int:
 
     free(command.out, command.overwrite)
     name = command.run.resolve().name
-    page = single_file(pack(load(command.run), name, measured_recall(command.run))).encode()
+    page = single_file(pack(load(there(command.run)), name, measured_recall(command.run))).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
@@ -60,7 +60,7 @@ def _as_graphs(command: Export) -> int:
 
     check_export(command.out, command.overwrite)
     try:
-        parity = export_onnx(load(command.run), command.out, overwrite=command.overwrite)
+        parity = export_onnx(load(there(command.run)), command.out, overwrite=command.overwrite)
     except ExportError as e:
         print(f"echospan: {e}", file=sys.stderr)
         return 1

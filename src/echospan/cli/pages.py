@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tyro
 
+from echospan import shipping
+from echospan.cli.places import NAME_ONE, there
 from echospan.errors import SettingError
 
 
@@ -17,6 +19,8 @@ class Serve:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders; all read the same keys."""
+    model: str | None = None
+    """A model that is shipped: fixed, variable or bits; beside the runs, where some are named."""
     port: int = 8737
     """Where it listens; 0 picks a port that is free."""
     host: str = "127.0.0.1"
@@ -25,8 +29,11 @@ class Serve:
 
 def serve(command: Serve) -> int:
     """Exit 0 once it is ended by Ctrl-C."""
-    if not command.runs:
-        raise SettingError("no run folder is named", "name one or more, such as runs/variable")
+    folders = [there(run) for run in command.runs]
+    if command.model is not None:
+        folders.append(shipping.folder(command.model))
+    if not folders:
+        raise SettingError("no run folder is named", NAME_ONE)
     try:
         from echospan.web.server import listen, server
     except ModuleNotFoundError as e:
@@ -41,7 +48,7 @@ def serve(command: Serve) -> int:
     torch.set_num_threads(1)  # these models are too small for two: the second one only waits
     models = [
         Served(name, load(run), measured_recall(run))
-        for name, run in zip(_names(command.runs), command.runs, strict=True)
+        for name, run in zip(_names(folders), folders, strict=True)
     ]
     running = server(models, also=command.host)
     with listen(command.host, command.port) as listening:

@@ -1,9 +1,22 @@
-"""What may be written where."""
+"""Where a run is read from, and what may be written where."""
 
 import tempfile
 from pathlib import Path
 
-from echospan.errors import SettingError
+from echospan import shipping
+from echospan.errors import RunError, SettingError
+
+NAME_ONE = "name one, such as runs/variable, or a model that is shipped, such as --model variable"
+
+
+def there(run: str | Path) -> Path:
+    """The run folder; where only a model that is shipped has the name, it says how to have that."""
+    if str(run) in shipping.names() and not Path(run).exists():
+        raise RunError(
+            f"there is no run folder {run}",
+            f"name one, or take the model of that name that is shipped with --model {run}",
+        )
+    return Path(run)
 
 
 def free(path: Path, overwrite: bool) -> None:

@@ -17,7 +17,8 @@ import tyro
 
 from echospan import shipping
 from echospan.alphabet import BLANK_MARK
-from echospan.errors import RunError, SettingError
+from echospan.cli.places import NAME_ONE, there
+from echospan.errors import SettingError
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only what needs it does so, inside.
@@ -276,19 +277,6 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
         yield draw
 
 
-_NAME_ONE = "name one, such as runs/variable, or a model that is shipped, such as --model variable"
-
-
-def _there(run: str) -> Path:
-    """The run folder; where only a model that is shipped has the name, it says how to have that."""
-    if run in shipping.names() and not Path(run).exists():
-        raise RunError(
-            f"there is no run folder {run}",
-            f"name one, or take the model of that name that is shipped with --model {run}",
-        )
-    return Path(run)
-
-
 def evaluate(command: Evaluate) -> int:
     """Exit 0: every run reaches the target; 1: one does not."""
     from echospan.checkpoint import load_recipe
@@ -296,11 +284,11 @@ def evaluate(command: Evaluate) -> int:
     from echospan.evaluation import as_report
 
     device = find_device(command.device)
-    folders = {str(run): _there(str(run)) for run in command.runs}
+    folders = {str(run): there(str(run)) for run in command.runs}
     if command.model is not None:
         folders[command.model] = shipping.folder(command.model)
     if not folders:
-        raise SettingError("no run folder is named", _NAME_ONE)
+        raise SettingError("no run folder is named", NAME_ONE)
     loaded = {run: load_recipe(folder) for run, folder in folders.items()}
     reports = []
     for run, (model, recipe) in loaded.items():
@@ -420,9 +408,9 @@ def echo(command: Echo) -> int:
             )
         folder, text = shipping.folder(command.model), run
     elif run is None:
-        raise SettingError("no run folder is named", _NAME_ONE)
+        raise SettingError("no run folder is named", NAME_ONE)
     else:
-        folder = _there(run)
+        folder = there(run)
     stream = Stream(load(folder), command.delay)
     if command.state is not None:
         if command.state.exists() or command.state.is_symlink():

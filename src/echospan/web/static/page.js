@@ -16,8 +16,8 @@ Echospan.Page = class {
     this.game = new Echospan.Game(part("game"), sources, this.alphabet);
     this.due = false;
     this.#controls();
-    addEventListener("hashchange", () => this.#view(true));
-    this.#view(false);
+    addEventListener("hashchange", () => this.#view());
+    this.#view();
     this.draw();
   }
 
@@ -137,8 +137,11 @@ Echospan.Page = class {
   }
 
   // The view that the address names; the models begin anew in each.
-  #view(changed) {
+  #view() {
     const game = location.hash === "#game";
+    if (game === this.gameShown) return;
+    const changed = this.gameShown !== undefined;
+    this.gameShown = game;
     part("game").hidden = !game;
     part("echo").hidden = game;
     for (const link of document.querySelectorAll("nav a")) {
