@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test wheel docs
+.PHONY: install train test coverage wheel browser docs
 
 install: $(VENV)/.installed
 
@@ -20,13 +20,27 @@ train: install
 	$(BIN)/echospan train variable --overwrite >/dev/null
 	$(BIN)/echospan evaluate runs/fixed runs/variable --stream 1000000
 
-test: install
+test: install browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) wheel
+
+# Lines and branches of src/ that the tests run, those of the processes that they begin among them.
+coverage: install
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+# The tests of the page drive the Chromium of the machine, and are skipped where there is none.
+browser:
+	@for name in chromium chromium-browser chrome; do command -v $$name >/dev/null && exit; done; \
+	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
+	else echo "no Chromium here: install one to test the page" >&2; fi
 
 # Into site/, to be read from disk or put on any server; a test builds it too.
 docs: install

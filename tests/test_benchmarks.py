@@ -22,6 +22,9 @@ HOME = Path(__file__).parents[1]
         ("damage", ["--count", "10"], "refused"),
         ("long", ["--quick"], "50 trainings"),
         ("bench", ["--quick"], "ratio"),
+        ("onnx", ["--quick"], "| lru |"),
+        ("serve", ["--quick"], "0 wrong echoes"),
+        ("browser", ["--quick"], " KB"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):

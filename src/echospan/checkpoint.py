@@ -4,6 +4,9 @@ Each file is written whole or not at all, and the folder appears whole: it is bu
 place and renamed into it. Loading never unpickles.
 """
 
+import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -60,6 +63,12 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
                 f"{path} exists and is not a run of echospan",
                 "it is not overwritten: name another folder with --out",
             )
+    check_place(path)
+    return path
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a folder can be built beside its place; RunError otherwise."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-"):
@@ -69,7 +78,6 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
             f"nothing can be written beside {path} ({e.strerror})",
             "name a folder on a disk with room that you may write to",
         ) from None
-    return path
 
 
 def save(
@@ -85,42 +93,76 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
-    built = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "echospan": __version__,
+        "model": asdict(model.config),
+        "training": asdict(training),
+        "made": None,
+    }
+    if model.made is not None:
+        config["made"] = asdict(model.made)
+        del config["made"]["training"]  # stands beside it
+    config["sha256"] = _digest(_decides(config), named)
+    write_folder(
+        path,
+        {
+            "model.safetensors": safetensors.torch.save(named),
+            "config.json": (json.dumps(config, indent=2) + "\n").encode(),
+            **{name: text.encode() for name, text in files.items()},
+        },
+        "the run",
+    )
+    return path
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], what: str) -> None:
+    """A folder of files, `what` they are, whole or not at all, in place of one that is there.
+
+    Raises RunError where the disk refuses; a folder that was there is then still whole.
+    """
+    made: Path | None = None
     try:
-        named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        recipe = Recipe(model=model.config, training=training)
-        made = None
-        if model.made is not None:
-            made = asdict(model.made)
-            del made["training"]  # stands beside it
-        config = {
-            "format": FORMAT,
-            "echospan": __version__,
-            "model": asdict(model.config),
-            "training": asdict(training),
-            "made": made,
-            "sha256": _digest(_decides(recipe, made), named),
-        }
-        _write(built / "model.safetensors", safetensors.torch.save(named))
-        _write(built / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        for name, text in files.items():
-            _write(built / name, text.encode())
-        built.chmod(0o755)
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+        for name, data in files.items():
+            _write(made / name, data)
+        made.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-")) / "old"
-            path.replace(old)
-            built.replace(path)
-            shutil.rmtree(old.parent, ignore_errors=True)
+            _swap(made, path)
         else:
-            built.replace(path)
+            made.replace(path)
     except OSError as e:
         raise RunError(
-            f"the run could not be written to {path} ({e.strerror})",
+            f"{what} could not be written to {path} ({e.strerror})",
             "make room or name another folder with --out",
         ) from None
     finally:
-        shutil.rmtree(built, ignore_errors=True)
-    return path
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _swap(made: Path, path: Path) -> None:
+    """Two folders change places: at no moment is there none at `path`, where the system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+        if libc.renameat2(at, bytes(made), at, bytes(path), exchange) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    old = aside / "old"
+    try:
+        path.replace(old)
+        made.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            old.replace(path)
+        with contextlib.suppress(OSError):
+            aside.rmdir()  # empty, unless the old one could not be put back
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -130,8 +172,11 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A single file, whole or not at all; RunError where the disk refuses."""
+def write_whole(path: Path, data: bytes, before: Path | None = None) -> None:
+    """A single file, whole or not at all; what was there is kept as `before`, where that is named.
+
+    Raises RunError where the disk refuses.
+    """
     made: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".echospan-")
@@ -139,13 +184,17 @@ def write_whole(path: Path, data: bytes) -> None:
         made = Path(name)
         _write(made, data)
         made.chmod(0o644)
+        if before is not None and path.exists():
+            path.replace(before)
         made.replace(path)
     except OSError as e:
-        if made is not None:
-            made.unlink(missing_ok=True)
         raise RunError(
             f"{path} could not be written ({e.strerror})", "make room or name another place"
         ) from None
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.unlink(missing_ok=True)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -161,11 +210,12 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     newest, before = (folder / name for name in SNAPSHOTS)
     try:
         folder.mkdir(exist_ok=True)
-        if newest.exists():
-            newest.replace(before)
     except OSError as e:
-        raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
-    write_whole(newest, sealed(told, snapshot.tensors))
+        raise RunError(
+            f"{folder} cannot be written ({e.strerror})",
+            "make room there or name another with --out",
+        ) from None
+    write_whole(newest, sealed(told, snapshot.tensors), before)
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
@@ -272,9 +322,13 @@ def _regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def _decides(recipe: Recipe, *made: Mapping[str, Any] | None) -> str:
-    """All settings of a recipe, and how a model was made, as text, the same for equal ones."""
-    return json.dumps([asdict(recipe.model), asdict(recipe.training), *made], sort_keys=True)
+def _decides(config: Mapping[str, Any]) -> str:
+    """What config.json holds of settings, and of how the model was made, as text.
+
+    What it holds, not what is known by now.
+    """
+    parts = ("model", "training", "made") if config["format"] > 2 else ("model", "training")
+    return json.dumps([config[part] for part in parts], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -304,6 +358,10 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
             f"there is no run folder {path}",
             "make one with echospan train --out, or take a model that is shipped",
         )
+    if not (path / "config.json").exists() and any((path / n).is_file() for n in SNAPSHOTS):
+        raise RunError(
+            f"{path} holds a run that was not finished", "go on with echospan train --resume"
+        )
     config = _config(path, again)
     weights = path / "model.safetensors"
     try:
@@ -326,8 +384,7 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         if config["format"] == 1:
             fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
         else:
-            told = [config["made"]] if config["format"] > 2 else []
-            fits = _digest(_decides(recipe, *told), named) == config.get("sha256")
+            fits = _digest(_decides(config), named) == config.get("sha256")
         if not fits:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):
@@ -342,6 +399,15 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     except safetensors.SafetensorError as e:
         raise RunError(f"{path}/model.safetensors is damaged ({e})", again) from None
     except (EchospanError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = (str(e).splitlines() or [""])[0]
+        reason = (str(e).splitlines() or [""])[-1].strip()  # torch says first that there is one
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
     return model.eval(), recipe
+
+
+def measured_recall(folder: str | Path) -> list[float] | None:
+    """Recall by delay as a run's evaluation has it; None where none is there that can be read."""
+    try:
+        told = json.loads(_regular(Path(folder) / "evaluation.json", 10_000_000).read_bytes())
+        return [float(d["recall"]) for d in told["delays"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -125,7 +125,7 @@ def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[f
             within, beyond = (middle, beyond) if inside(middle) else (within, middle)
         return within
 
-    return edge(k / n, 0.0) if k else 0.0, edge(k / n, 1.0) if k < n else 1.0
+    return edge(k / n, 0.0), edge(k / n, 1.0)
 
 
 @dataclass(frozen=True)

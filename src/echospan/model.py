@@ -70,7 +70,12 @@ class EchoModel(Pretrained, nn.Module):
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
         """
-        if self.delay_embedding is None and symbols.is_cpu and is_plain_gru(self.core):
+        if (
+            self.delay_embedding is None
+            and symbols.is_cpu
+            and is_plain_gru(self.core)
+            and not torch.is_autocast_enabled("cpu")
+        ):
             # The input projection is linear: project the few symbols, then look them up.
             table = self.core.project(self.embedding.weight)
             y, state = self.core.forward_projected(
@@ -141,7 +146,8 @@ class EchoModel(Pretrained, nn.Module):
             raise DelayError(
                 f"delay {delay} is outside 0..{self.max_delay}, the delays this model was "
                 "trained on",
-                f"ask for one of these, or train with --max-delay {max(delay, 0)}",
+                "ask for one of these"
+                + (f", or train with --max-delay {delay}" if delay > 0 else ""),
             )
         return delay
 

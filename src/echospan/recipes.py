@@ -75,6 +75,9 @@ class TrainingConfig:
     """Decides weights and data; the same seed, machine and thread count give the same model."""
     device: str = "cpu"
     """Where it is trained: cpu, cuda, cuda:1, …; small models are fastest on the CPU."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products in bfloat16, weights and loss in float32; it pays for wide cores, on GPUs and
+    on CPUs that have it."""
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""

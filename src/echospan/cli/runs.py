@@ -17,7 +17,8 @@ import tyro
 
 from echospan import shipping
 from echospan.alphabet import BLANK_MARK
-from echospan.errors import RunError, SettingError
+from echospan.cli.places import NAME_ONE, there
+from echospan.errors import SettingError
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only what needs it does so, inside.
@@ -114,9 +115,10 @@ def _measure(
 
 
 def train(command: Train) -> int:
-    """Exit 0: the target is reached; 1: it is not."""
+    """Exit 0: the target is reached; 1: it is not. Under torchrun, the first process tells."""
     from echospan.checkpoint import check_output, save, write_snapshot
     from echospan.evaluation import as_report
+    from echospan.parallel import joined, told_by_torchrun
     from echospan.plots import recall_plot, training_plot
     from echospan.training import train as trained
 
@@ -127,8 +129,10 @@ def train(command: Train) -> int:
             f"--snapshot-seconds is {command.snapshot_seconds}", "use 0 for never, or more"
         )
     recipe = Recipe(model=command.model, training=command.training)
-    kept = _kept(command, recipe) if command.resume else None
-    check_output(command.out, command.overwrite or kept is not None)
+    kept = None
+    if told_by_torchrun().first:
+        kept = _kept(command, recipe) if command.resume else None
+        check_output(command.out, command.overwrite or kept is not None)
     last: Snapshot | None = None
 
     def on_snapshot(snapshot: "Snapshot") -> None:
@@ -136,15 +140,24 @@ def train(command: Train) -> int:
         last = snapshot
         write_snapshot(command.out, snapshot)
 
-    with _watching(command.out.name, recipe) as on_progress:
-        result = trained(
-            recipe,
-            on_progress,
-            on_snapshot=on_snapshot if command.snapshot_seconds else None,
-            snapshot_seconds=command.snapshot_seconds,
-            resume=kept,
-        )
-    model = result.model.to(recipe.training.device)
+    with joined(recipe.training.device) as group:
+        watching = _watching(command.out.name, recipe) if group.first else contextlib.nullcontext()
+        with watching as on_progress:
+            result = trained(
+                recipe,
+                on_progress,
+                on_snapshot=on_snapshot if command.snapshot_seconds else None,
+                snapshot_seconds=command.snapshot_seconds,
+                resume=group.told(kept),
+                group=group,
+            )
+    if not group.first:
+        return 0
+    if result.interrupted and group.size > 1:
+        # torchrun repeats the terminal's signal: what was reached is saved all the same.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = result.model.to(group.device(recipe.training.device))
     evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
     report = {
@@ -264,31 +277,18 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
         yield draw
 
 
-_NAME_ONE = "name one, such as runs/variable, or a model that is shipped, such as --model variable"
-
-
-def _there(run: str) -> Path:
-    """The run folder; where only a model that is shipped has the name, it says how to have that."""
-    if run in shipping.names() and not Path(run).exists():
-        raise RunError(
-            f"there is no run folder {run}",
-            f"name one, or take the model of that name that is shipped with --model {run}",
-        )
-    return Path(run)
-
-
 def evaluate(command: Evaluate) -> int:
     """Exit 0: every run reaches the target; 1: one does not."""
     from echospan.checkpoint import load_recipe
+    from echospan.devices import find_device
     from echospan.evaluation import as_report
-    from echospan.training import find_device
 
     device = find_device(command.device)
-    folders = {str(run): _there(str(run)) for run in command.runs}
+    folders = {str(run): there(str(run)) for run in command.runs}
     if command.model is not None:
         folders[command.model] = shipping.folder(command.model)
     if not folders:
-        raise SettingError("no run folder is named", _NAME_ONE)
+        raise SettingError("no run folder is named", NAME_ONE)
     loaded = {run: load_recipe(folder) for run, folder in folders.items()}
     reports = []
     for run, (model, recipe) in loaded.items():
@@ -408,9 +408,9 @@ def echo(command: Echo) -> int:
             )
         folder, text = shipping.folder(command.model), run
     elif run is None:
-        raise SettingError("no run folder is named", _NAME_ONE)
+        raise SettingError("no run folder is named", NAME_ONE)
     else:
-        folder = _there(run)
+        folder = there(run)
     stream = Stream(load(folder), command.delay)
     if command.state is not None:
         if command.state.exists() or command.state.is_symlink():

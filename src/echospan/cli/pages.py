@@ -1,0 +1,67 @@
+"""The command that opens the page: serve."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from echospan import shipping
+from echospan.cli.places import NAME_ONE, there
+from echospan.errors import SettingError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Open a page on which one types and sees what models hold in memory, side by side."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run folders; all read the same keys."""
+    model: str | None = None
+    """A model that is shipped: fixed, variable or bits; beside the runs, where some are named."""
+    port: int = 8737
+    """Where it listens; 0 picks a port that is free."""
+    host: str = "127.0.0.1"
+    """The address it listens on: this machine's own alone, unless another is named."""
+
+
+def serve(command: Serve) -> int:
+    """Exit 0 once it is ended by Ctrl-C."""
+    folders = [there(run) for run in command.runs]
+    if command.model is not None:
+        folders.append(shipping.folder(command.model))
+    if not folders:
+        raise SettingError("no run folder is named", NAME_ONE)
+    try:
+        from echospan.web.server import listen, server
+    except ModuleNotFoundError as e:
+        raise SettingError(
+            f"{str(e.name).partition('.')[0]} is not installed", "pip install 'echospan[web]'"
+        ) from None
+    import torch
+
+    from echospan.checkpoint import load, measured_recall
+    from echospan.web.served import Served
+
+    torch.set_num_threads(1)  # these models are too small for two: the second one only waits
+    models = [
+        Served(name, load(run), measured_recall(run))
+        for name, run in zip(_names(folders), folders, strict=True)
+    ]
+    running = server(models, also=command.host)
+    with listen(command.host, command.port) as listening:
+        host = f"[{command.host}]" if ":" in command.host else command.host
+        port = listening.getsockname()[1]
+        print(f"http://{host}:{port}/ shows {', '.join(m.name for m in models)}", flush=True)
+        print("Ctrl-C ends it", file=sys.stderr)
+        with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
+            running.run(sockets=[listening])
+    return 0
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The folders' own names, where these differ; else as they were given."""
+    names = [run.resolve().name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run) for run in runs]

@@ -1,0 +1,74 @@
+"""A server in the same process, and visitors who speak to it."""
+
+import contextlib
+import json
+import threading
+import time
+
+from websockets.sync.client import connect
+
+from echospan.web.limits import Limits
+from echospan.web.server import listen, server
+
+
+class Served:
+    """A running server: its port, and what it knows of its visitors."""
+
+    def __init__(self, port, host):
+        self.port, self.host = port, host
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/"
+
+    @property
+    def socket(self):
+        return f"ws://127.0.0.1:{self.port}/socket"
+
+
+@contextlib.contextmanager
+def serving(models, port=0, **limits):
+    """The models, served until the block ends."""
+    running = server(models, Limits(**limits))
+    with listen("127.0.0.1", port) as listening:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            while not running.started:
+                assert thread.is_alive()
+                time.sleep(0.005)
+            yield Served(listening.getsockname()[1], running.config.app.state.host)
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+class Visitor:
+    """A visitor of a server, as the page is one."""
+
+    def __init__(self, ws, token=None):
+        self.ws = ws
+        self.ws.send(json.dumps({"hello": token}))
+        self.welcome = json.loads(self.ws.recv())
+        self.token = self.welcome["welcome"]
+        self.numbers = [m["last"] for m in self.welcome["models"]]
+
+    def send(self, ids, model=0, delay=0):
+        self.numbers[model] += 1
+        push = {"push": self.numbers[model], "model": model, "ids": list(ids), "delay": delay}
+        self.ws.send(json.dumps(push))
+
+    def read(self):
+        return json.loads(self.ws.recv())
+
+    def push(self, ids, model=0, delay=0):
+        """What was said, at each step and delay."""
+        self.send(ids, model, delay)
+        return self.read()["said"]
+
+
+@contextlib.contextmanager
+def visiting(served, token=None):
+    """A visitor, here until the block ends."""
+    with connect(served.socket, compression=None) as ws:
+        yield Visitor(ws, token)
