@@ -223,6 +223,8 @@ def test_ten_thousand_characters_are_pasted_and_counted(page, models):
         assert counted[0] == 9996
         assert counted[1] == pytest.approx(right, abs=2)  # a tie may fall either way in a batch
         assert row(page, place + 1)[-10:] == said[-10:]
+    by_delay = page.evaluate("Echospan.page.histories[0].byDelay.map((d) => d.answers)")
+    assert by_delay == [10_000, 9_999, 9_998, 9_997, 9_996]
     assert "of 9,996 answers right" in page.locator(".score").first.inner_text()
 
 
@@ -244,6 +246,17 @@ def test_pause_keeps_what_is_typed_until_it_goes_on(page):
     page.keyboard.press("Escape")
     wait_for(page, "Echospan.page.histories[0].read === 6")
     assert row(page, 0) == "abcdef"
+
+
+def test_a_long_text_may_be_held_and_let_go_on(page):
+    paste(page, letters(20_000))
+    page.keyboard.press("Escape")
+    wait_for(page, "!Echospan.page.feed.running")
+    held = read(page)
+    assert held < 20_000
+    assert page.locator("#waiting").inner_text() == f"{20_000 - held:,} letters wait."
+    page.keyboard.press("Escape")
+    wait_for(page, "Echospan.page.histories[0].read === 20000")
 
 
 def test_random_letters_run_at_the_speed_that_is_set_and_a_reset_forgets(page):
