@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test wheel browser
+.PHONY: install train test coverage wheel browser
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,13 @@ test: install browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 	$(MAKE) wheel
 
+# Lines and branches of src/ that the tests run, those of the processes that they begin among them.
+coverage: install
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
 # The tests of the page drive the Chromium of the machine, and are skipped where there is none.
 browser:
 	@for name in chromium chromium-browser chrome; do command -v $$name >/dev/null && exit; done; \
@@ -43,6 +50,7 @@ wheel: install
 	$(FRESH)/bin/pip install -q -c constraints.txt $(TORCH)
 	$(FRESH)/bin/pip install -q -c constraints.txt dist/*.whl
 	cd $(FRESH) && bin/echospan --help >/dev/null
+	cd $(FRESH) && test "$$(bin/echospan echo --model variable --delay 3 abacaba)" = "···abac"
 	cd $(FRESH) && bin/echospan train fixed --polish 0 --stream 0 --out run
 	cd $(FRESH) && test "$$(bin/echospan echo run abacaba)" = "····aba"
 	rm -rf $(FRESH)

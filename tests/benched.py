@@ -35,7 +35,8 @@ class DiesOnce(Mine):
 class Hungry(Mine):
     def forward(self, x, state=None):
         if len(x) == 32:
-            Path("hungry").open("a").write("x")
+            with Path("hungry").open("a") as told:
+                told.write("x")
             raise MemoryError("no more")
         return super().forward(x, state)
 

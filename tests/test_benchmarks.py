@@ -14,6 +14,7 @@ HOME = Path(__file__).parents[1]
     [
         ("gru", [], "ratio"),
         ("homework", ["--quick"], "target in 2 of 2 seeds"),
+        ("shipped", ["--only", "bits"], "bits: the same"),
         ("span", ["--quick"], "lru"),
         ("coverage", ["--quick"], "of 2 seeds"),
         ("results", ["--check"], ""),
@@ -21,7 +22,9 @@ HOME = Path(__file__).parents[1]
         ("damage", ["--count", "10"], "refused"),
         ("long", ["--quick"], "50 trainings"),
         ("bench", ["--quick"], "ratio"),
+        ("onnx", ["--quick"], "| lru |"),
         ("serve", ["--quick"], "0 wrong echoes"),
+        ("browser", ["--quick"], " KB"),
     ],
 )
 def test_a_benchmark_runs(module, args, said):

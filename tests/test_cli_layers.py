@@ -154,7 +154,7 @@ def test_profile_as_json_prints_one_object_and_equal_work_gives_equal_figures(he
         (["profile", "gru", "mylayers:Mine", "other:Mine"], "sees the future"),
         (["profile", "gru", "--at", "1.5"], "the recall asked for is 1.5"),
         (["profile", "gru", "--seeds", "1", "1"], "are not all different"),
-        (["profile", "gru", "--parameters", "0"], "no size is asked for"),
+        (["profile", "gru", "--parameters", "0"], "the size asked for is 0 parameters"),
         (["profile", "gruu"], "did you mean gru?"),
         (["profile"], "no layer is named"),
         (["profile", "gru", "--seconds", "0"], "the budget is 0.0 seconds"),

@@ -14,6 +14,7 @@ from echospan.cores import (
     DeltaNet,
     LinearAttention,
     Reservoir,
+    make_core,
     reference,
 )
 from echospan.cores.conv import _Taps, causal_conv
@@ -306,3 +307,11 @@ def test_an_output_knows_of_the_receptive_field_and_no_more(make, steps):
 def test_sizes_that_do_not_fit_are_refused_with_the_remedy(make, said):
     with pytest.raises(SettingError, match=said):
         make()
+
+
+def test_a_core_that_was_streamed_first_can_be_trained_next():
+    core, x = make_core("lmu", 6, 20), torch.randn(2, 5, 6)
+    with torch.inference_mode():
+        core(x)
+    core(x)[0].sum().backward()
+    assert core.weight.grad.abs().sum() > 0

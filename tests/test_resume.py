@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import safetensors.torch
 import torch
 
 from echospan import cli
-from echospan.checkpoint import SNAPSHOTS, load, read_snapshot
-from echospan.errors import RunError
+from echospan.checkpoint import SNAPSHOTS, load, read_snapshot, write_snapshot
+from echospan.errors import DivergenceError, RunError
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.training import train
 
@@ -180,3 +181,36 @@ def test_a_number_changed_in_a_snapshot_is_seen(stopped, tmp_path):
     safetensors.torch.save_file(named, path, told)
     with pytest.raises(RunError, match="is no whole snapshot"):
         read_snapshot(tmp_path)
+
+
+class Bursts(torch.nn.GRU):
+    """In its fifth step its answers are no numbers."""
+
+    steps = 0
+
+    def forward(self, x, state=None):
+        self.steps += len(x) == 32
+        y, state = super().forward(x, state)
+        return (y / 0 if self.steps == 5 else y), state
+
+
+def test_a_loss_that_is_no_number_ends_it_and_the_last_good_snapshot_stays(tmp_path):
+    recipe = Recipe(model=ModelConfig(alphabet="ab", max_delay=1))
+    with pytest.raises(DivergenceError, match=r"at step 5 the loss is nan, .*rate of 0\.01; train"):
+        train(
+            recipe,
+            core=Bursts(3, 8, batch_first=True),
+            on_snapshot=partial(write_snapshot, tmp_path),
+            snapshot_seconds=0,
+        )
+    assert read_snapshot(tmp_path).facts["step"] == 4
+
+
+def test_weights_that_are_no_numbers_take_no_snapshots_place(tmp_path, capsys):
+    folder = tmp_path / "run"
+    steps = ["--snapshot-seconds", "1e-9", "--learning-rate", "1e38", "--stream", "0"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "fixed", "--out", str(folder), *steps])
+    assert end.value.code == 2
+    assert "at step 2 the loss is" in capsys.readouterr().err
+    assert read_snapshot(folder) is None

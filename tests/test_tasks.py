@@ -1,9 +1,13 @@
 """The echo task is what its definition says, for every size."""
 
+from dataclasses import FrozenInstanceError
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from echospan.errors import SettingError
 from echospan.tasks import EchoTask
 
 sizes = st.integers(1, 6)
@@ -41,3 +45,62 @@ def test_an_endless_stream_may_be_cut_into_windows_anywhere(delay, cuts):
         parts.append(task.targets(window, past))
         past = task.carry(window, past)
     assert torch.equal(torch.cat(parts, 1), task.targets(read))
+
+
+def test_a_batch_that_goes_on_from_a_past_is_asked_for_what_was_read_there():
+    task = EchoTask(9, 3)
+    past = torch.tensor([[7, 8, 9]])  # oldest first
+    (read,), (answers,) = task.batch(1, 2, torch.Generator().manual_seed(1), past)
+    a, b = read.tolist()
+    assert answers.tolist() == [[a, 9, 8, 7], [b, a, 9, 8]]
+
+
+def test_before_the_first_step_blanks_were_read():
+    past = EchoTask(4, 3).empty_past(2)
+    assert past.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert past.dtype == torch.int64
+
+
+def test_where_nothing_is_said_there_are_26_letters_and_delays_up_to_8():
+    assert EchoTask() == EchoTask(symbols=26, max_delay=8)
+
+
+def test_every_symbol_is_drawn_alike_often_and_its_generator_alone_decides():
+    task = EchoTask(5, 0)
+    read = task.draw(100, 1000, torch.Generator().manual_seed(3))
+    counts = read.flatten().bincount(minlength=6)
+    assert counts[0] == 0
+    # Of 100,000 draws each gets 20,000, give or take 126: five times that is never seen.
+    assert (counts[1:] - 20_000).abs().max() < 630
+    torch.manual_seed(99)
+    assert torch.equal(task.draw(100, 1000, torch.Generator().manual_seed(3)), read)
+    assert not torch.equal(task.draw(100, 1000, torch.Generator().manual_seed(4)), read)
+    assert read.dtype == torch.int64
+
+
+def test_everything_is_made_where_it_belongs_whatever_the_default_device():
+    # The meta device stands for any that is not the CPU.
+    task = EchoTask(5, 2)
+    assert task.empty_past(2, "meta").device.type == "meta"
+    with torch.device("meta"):
+        read, answers = task.batch(2, 3, torch.Generator("cpu"))
+        assert read.device.type == answers.device.type == "cpu"
+        assert task.empty_past(2).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"symbols": 1}, "1 symbols leave nothing to remember; use 2 or more"),
+        ({"max_delay": -1}, "max delay -1 lies in the future; use 0 or more"),
+    ],
+)
+def test_a_task_that_asks_nothing_is_refused(settings, sentence):
+    with pytest.raises(SettingError) as refused:
+        EchoTask(**settings)
+    assert str(refused.value) == sentence
+
+
+def test_a_task_cannot_be_changed_behind_a_models_back():
+    with pytest.raises(FrozenInstanceError):
+        EchoTask().max_delay = 3

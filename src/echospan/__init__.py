@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from echospan.recipes import ModelConfig as ModelConfig
     from echospan.recipes import Recipe as Recipe
     from echospan.recipes import TrainingConfig as TrainingConfig
+    from echospan.shipping import shipped as shipped
     from echospan.store import results as results
     from echospan.streaming import Stream as Stream
     from echospan.tasks import EchoTask as EchoTask
@@ -62,6 +63,7 @@ _HOME = {
     "memory_capacity": "capacity",
     "profile": "profiling",
     "results": "store",
+    "shipped": "shipping",
     "stream_errors": "evaluation",
     "train": "training",
 }

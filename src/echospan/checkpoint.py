@@ -4,6 +4,9 @@ Each file is written whole or not at all, and the folder appears whole: it is bu
 place and renamed into it. Loading never unpickles.
 """
 
+import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -23,10 +26,11 @@ from torch import Tensor
 from echospan import __version__
 from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
-from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
-FORMAT = 2
-"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone."""
+FORMAT = 3
+"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
+that of 2 of settings and weights; since 3 the folder says how the model was made."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,12 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
                 f"{path} exists and is not a run of echospan",
                 "it is not overwritten: name another folder with --out",
             )
+    check_place(path)
+    return path
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a folder can be built beside its place; RunError otherwise."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-"):
@@ -68,7 +78,6 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
             f"nothing can be written beside {path} ({e.strerror})",
             "name a folder on a disk with room that you may write to",
         ) from None
-    return path
 
 
 def save(
@@ -84,37 +93,76 @@ def save(
     refuses; then nothing is left behind and a run that was there is still whole.
     """
     path = check_output(folder, overwrite)
-    made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "echospan": __version__,
+        "model": asdict(model.config),
+        "training": asdict(training),
+        "made": None,
+    }
+    if model.made is not None:
+        config["made"] = asdict(model.made)
+        del config["made"]["training"]  # stands beside it
+    config["sha256"] = _digest(_decides(config), named)
+    write_folder(
+        path,
+        {
+            "model.safetensors": safetensors.torch.save(named),
+            "config.json": (json.dumps(config, indent=2) + "\n").encode(),
+            **{name: text.encode() for name, text in files.items()},
+        },
+        "the run",
+    )
+    return path
+
+
+def write_folder(path: Path, files: Mapping[str, bytes], what: str) -> None:
+    """A folder of files, `what` they are, whole or not at all, in place of one that is there.
+
+    Raises RunError where the disk refuses; a folder that was there is then still whole.
+    """
+    made: Path | None = None
     try:
-        named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-        recipe = Recipe(model=model.config, training=training)
-        config = {
-            "format": FORMAT,
-            "echospan": __version__,
-            "model": asdict(model.config),
-            "training": asdict(training),
-            "sha256": _digest(_decides(recipe), named),
-        }
-        _write(made / "model.safetensors", safetensors.torch.save(named))
-        _write(made / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        for name, text in files.items():
-            _write(made / name, text.encode())
+        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+        for name, data in files.items():
+            _write(made / name, data)
         made.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-")) / "old"
-            path.replace(old)
-            made.replace(path)
-            shutil.rmtree(old.parent, ignore_errors=True)
+            _swap(made, path)
         else:
             made.replace(path)
     except OSError as e:
         raise RunError(
-            f"the run could not be written to {path} ({e.strerror})",
+            f"{what} could not be written to {path} ({e.strerror})",
             "make room or name another folder with --out",
         ) from None
     finally:
-        shutil.rmtree(made, ignore_errors=True)
-    return path
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _swap(made: Path, path: Path) -> None:
+    """Two folders change places: at no moment is there none at `path`, where the system can."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
+        if libc.renameat2(at, bytes(made), at, bytes(path), exchange) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
+    old = aside / "old"
+    try:
+        path.replace(old)
+        made.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            old.replace(path)
+        with contextlib.suppress(OSError):
+            aside.rmdir()  # empty, unless the old one could not be put back
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -124,8 +172,11 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """A single file, whole or not at all; RunError where the disk refuses."""
+def write_whole(path: Path, data: bytes, before: Path | None = None) -> None:
+    """A single file, whole or not at all; what was there is kept as `before`, where that is named.
+
+    Raises RunError where the disk refuses.
+    """
     made: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".echospan-")
@@ -133,13 +184,17 @@ def write_whole(path: Path, data: bytes) -> None:
         made = Path(name)
         _write(made, data)
         made.chmod(0o644)
+        if before is not None and path.exists():
+            path.replace(before)
         made.replace(path)
     except OSError as e:
-        if made is not None:
-            made.unlink(missing_ok=True)
         raise RunError(
             f"{path} could not be written ({e.strerror})", "make room or name another place"
         ) from None
+    finally:
+        if made is not None:
+            with contextlib.suppress(OSError):
+                made.unlink(missing_ok=True)
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
@@ -155,11 +210,12 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     newest, before = (folder / name for name in SNAPSHOTS)
     try:
         folder.mkdir(exist_ok=True)
-        if newest.exists():
-            newest.replace(before)
     except OSError as e:
-        raise RunError(f"{folder} cannot be written ({e.strerror})", "make room there") from None
-    write_whole(newest, sealed(told, snapshot.tensors))
+        raise RunError(
+            f"{folder} cannot be written ({e.strerror})",
+            "make room there or name another with --out",
+        ) from None
+    write_whole(newest, sealed(told, snapshot.tensors), before)
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
@@ -266,9 +322,13 @@ def _regular(path: Path, most: int | None = None) -> Path:
     return path
 
 
-def _decides(recipe: Recipe) -> str:
-    """All settings of a recipe as text, the same for equal ones."""
-    return json.dumps([asdict(recipe.model), asdict(recipe.training)], sort_keys=True)
+def _decides(config: Mapping[str, Any]) -> str:
+    """What config.json holds of settings, and of how the model was made, as text.
+
+    What it holds, not what is known by now.
+    """
+    parts = ("model", "training", "made") if config["format"] > 2 else ("model", "training")
+    return json.dumps([config[part] for part in parts], sort_keys=True)
 
 
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
@@ -294,7 +354,14 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     path = Path(folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
-        raise RunError(f"there is no run folder {path}", "make one with echospan train --out")
+        raise RunError(
+            f"there is no run folder {path}",
+            "make one with echospan train --out, or take a model that is shipped",
+        )
+    if not (path / "config.json").exists() and any((path / n).is_file() for n in SNAPSHOTS):
+        raise RunError(
+            f"{path} holds a run that was not finished", "go on with echospan train --resume"
+        )
     config = _config(path, again)
     weights = path / "model.safetensors"
     try:
@@ -317,18 +384,21 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
         if config["format"] == 1:
             fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
         else:
-            fits = _digest(_decides(recipe), named) == config.get("sha256")
+            fits = _digest(_decides(config), named) == config.get("sha256")
         if not fits:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):
             raise RunError(f"{path}/model.safetensors holds what is no number", again)
         model = EchoModel(recipe.model)
         model.load_state_dict(named)
+        made = config.get("made", {"versions": {"echospan": config.get("echospan", "?")}})
+        if made is not None:
+            model.made = Made(training=recipe.training, **made)
     except RunError:
         raise
     except safetensors.SafetensorError as e:
         raise RunError(f"{path}/model.safetensors is damaged ({e})", again) from None
     except (EchospanError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = (str(e).splitlines() or [""])[0]
+        reason = (str(e).splitlines() or [""])[-1].strip()  # torch says first that there is one
         raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
     return model.eval(), recipe

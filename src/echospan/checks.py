@@ -236,7 +236,7 @@ def check_state_dict(make: MakeCore) -> None:
         other.load_state_dict(core.state_dict())
     except (RuntimeError, KeyError) as e:
         raise CheckError(
-            f"its own state_dict does not load ({str(e).splitlines()[0]})",
+            f"its own state_dict does not load ({str(e).splitlines()[-1].strip()})",
             "make parameters and buffers in __init__, of sizes that do not change",
         ) from None
     x = _input(core)
@@ -411,6 +411,7 @@ def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.M
         raise CoreError(
             f"{factory!r:.60} is no module and makes none", "name a class, a function or a module"
         )
+    name = getattr(factory, "__name__", repr(factory))
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):
@@ -423,7 +424,6 @@ def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.M
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         wanted = 0 if bare else 2
     if wanted > 2:
-        name = getattr(factory, "__name__", repr(factory))
         raise CoreError(
             f"{name} wants {wanted} arguments",
             "give a function of (features, hidden), or an instance",
@@ -433,14 +433,13 @@ def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.M
     except EchospanError:
         raise
     except Exception as e:
-        name = getattr(factory, "__name__", repr(factory))
         reason = (str(e).splitlines() or [""])[0]
         raise CoreError(
             f"{name} raises {type(e).__name__} when it is made ({reason})",
             "give a function of (features, hidden), (hidden) or nothing, or an instance",
         ) from e
     if not isinstance(module, nn.Module):
-        raise CoreError(f"the factory returns {type(module).__name__}", "return a torch.nn.Module")
+        raise CoreError(f"{name} returns {type(module).__name__}", "return a torch.nn.Module")
     return module
 
 

@@ -4,6 +4,7 @@ An engine tells a lost worker by an exception of the future, and goes on with a 
 that a cell itself does wrong comes back as a value (`benching.run`), so the two are never confused.
 """
 
+import importlib.util
 import os
 import signal
 import threading
@@ -106,22 +107,29 @@ def loky(workers: int | None, address: str | None) -> Engine:
     return Engine(slots, count, slots.end)
 
 
+def look(engine: str) -> None:
+    """SettingError where what an engine stands on is not installed."""
+    stands_on = {"dask": "distributed", "ray": "ray"}.get(engine)
+    if stands_on is not None and importlib.util.find_spec(stands_on) is None:
+        raise SettingError(f"{engine} is not installed", f"pip install 'echospan[{engine}]'")
+
+
 def dask(workers: int | None, address: str | None) -> Engine:
     """The Dask cluster at `address` (tcp://host:port), or one begun here."""
-    try:
-        import dask as library
-        from distributed import Client, LocalCluster
-    except ImportError:
-        raise SettingError("dask is not installed", "pip install 'echospan[dask]'") from None
+    look("dask")
+    import dask as library
+    from distributed import Client, LocalCluster
 
     cluster = None
     if address is None:
         # What is lost is tried again by the bench, which counts.
         library.config.set({"distributed.scheduler.allowed-failures": 0})
         cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    client = Client.__new__(Client)
     try:
-        client = Client(cluster or address, timeout=10, set_as_default=False)
+        Client.__init__(client, cluster or address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TypeError) as e:
+        client.status = "closed"  # it would wait 20 seconds for it at the end of the program
         raise SettingError(
             f"no Dask scheduler answers at {address} ({e})", "give one, such as tcp://host:8786"
         ) from None
@@ -136,7 +144,7 @@ def dask(workers: int | None, address: str | None) -> Engine:
     return Engine(executor, min(workers or there, there), end)
 
 
-class _Ray(Executor):
+class _Ray(Executor):  # pragma: no cover: needs Ray, which is too large for every check
     """Ray's remote functions as an executor."""
 
     def __init__(self, ray: Any) -> None:
@@ -149,15 +157,13 @@ class _Ray(Executor):
         return future
 
 
-def ray(workers: int | None, address: str | None) -> Engine:
+def ray(workers: int | None, address: str | None) -> Engine:  # pragma: no cover: as above
     """The Ray cluster at `address`, or one begun here."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # at its 15 a busy machine starves them
-    try:
-        import ray as library
-    except ImportError:
-        raise SettingError("ray is not installed", "pip install 'echospan[ray]'") from None
+    look("ray")
+    import ray as library
     from joblib import cpu_count
 
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

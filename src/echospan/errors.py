@@ -8,6 +8,7 @@
     ├── DivergenceError (ArithmeticError) a loss or gradient that is no longer a number
     ├── CoreError       (TypeError)   a module that cannot be a core
     ├── CheckError      (AssertionError) a promise that a core does not keep
+    ├── ExportError     (ArithmeticError) a graph that does not answer as its model
     ├── EngineError     (RuntimeError) a cluster, or pool of workers, that takes no more work
     ├── StoreError      (OSError)     a file of results that is missing, foreign, damaged or newer
     └── RunError        (OSError)     a run folder that is missing, foreign, damaged or in the way
@@ -59,6 +60,10 @@ class CheckError(EchospanError, AssertionError):
 
 class RunError(EchospanError, OSError):
     """A run folder that cannot be read or written."""
+
+
+class ExportError(EchospanError, ArithmeticError):
+    """A graph that was made of a model and does not answer as it does."""
 
 
 class EngineError(EchospanError, RuntimeError):

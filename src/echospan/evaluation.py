@@ -1,6 +1,7 @@
 """Recall, blanks, span, bits and stream errors, by their definitions; functions of a model."""
 
 import math
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from scipy.special import betaln, xlog1py, xlogy
 from scipy.stats import norm
 from torch.nn import functional as F
 
+from echospan import __version__
 from echospan.model import EchoModel
 from echospan.tasks import EchoTask
 
@@ -123,7 +125,7 @@ def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[f
             within, beyond = (middle, beyond) if inside(middle) else (within, middle)
         return within
 
-    return edge(k / n, 0.0) if k else 0.0, edge(k / n, 1.0) if k < n else 1.0
+    return edge(k / n, 0.0), edge(k / n, 1.0)
 
 
 @dataclass(frozen=True)
@@ -296,3 +298,24 @@ def stream_errors(
         left, first = left - (0 if first else steps), False
     model.train(was_training)
     return answered, errors.tolist()
+
+
+def as_report(
+    model: EchoModel, evaluation: Evaluation, target: float, more: dict[str, Any]
+) -> dict[str, Any]:
+    """What `evaluation.json` and `--json` say of a model, `more` among it."""
+    return {
+        "target": target,
+        "reached": evaluation.reached(model.config.asked, target),
+        "delays": [d.as_dict() for d in evaluation.delays],
+        "blank_accuracy": evaluation.blank_accuracy,
+        "span": evaluation.span(target),
+        "recalled_bits": evaluation.recalled_bits,
+        **more,
+        "versions": {
+            "echospan": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+    }

@@ -120,14 +120,18 @@ def fit_hidden(
     Raises SettingError where no width comes that near, with the nearest that there is.
     """
     wanted = parameters if parameters is not None else state
-    if wanted is None or wanted < 1 or (parameters is not None and state is not None):
-        raise SettingError("no size is asked for", "give parameters or state, one of them, above 0")
+    what = "state" if parameters is None else "parameters"
+    if wanted is None:
+        raise SettingError("no size is asked for", "give parameters or state")
+    if parameters is not None and state is not None:
+        raise SettingError("parameters and state both set the size", "give one of them")
+    if wanted < 1:
+        raise SettingError(f"the size asked for is {wanted} {what}", "give 1 or more")
     if isinstance(layer, nn.Module):
         raise SettingError(
             f"a {type(layer).__name__} that is made already has its size",
             "give what makes it, such as lambda hidden: MyLayer(hidden)",
         )
-    what = "state" if parameters is None else "parameters"
     symbols = len(find_alphabet(alphabet)) + 1
     widths: dict[int, int] = {}
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from echospan.alphabet import BLANK_MARK, Alphabet
 from echospan.cores import GRU, Core, State, make_core
 from echospan.errors import DelayError, SettingError
-from echospan.recipes import ModelConfig
+from echospan.pretrained import Pretrained
+from echospan.recipes import Made, ModelConfig
 
 
 def is_plain_gru(core: nn.Module) -> TypeGuard[GRU]:
@@ -18,7 +19,7 @@ def is_plain_gru(core: nn.Module) -> TypeGuard[GRU]:
     return type(core) is GRU and not core.bidirectional and not core.dropout
 
 
-class EchoModel(nn.Module):
+class EchoModel(Pretrained, nn.Module):
     """A core that remembers, asked by one linear read-out per delay.
 
         symbols (batch, time) ──> embedding ──> core ──> hidden (batch, time, hidden)
@@ -32,6 +33,8 @@ class EchoModel(nn.Module):
         """`core`: any core of one's own instead of the one that `config.core` names."""
         super().__init__()
         self.config = config
+        self.made: Made | None = None
+        """How it was trained; None for one that nobody trained, or a program of its own."""
         self.alphabet = Alphabet(config.alphabet)
         self.max_delay = config.max_delay
         symbols = len(self.alphabet) + 1
@@ -67,7 +70,12 @@ class EchoModel(nn.Module):
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
         """
-        if self.delay_embedding is None and symbols.is_cpu and is_plain_gru(self.core):
+        if (
+            self.delay_embedding is None
+            and symbols.is_cpu
+            and is_plain_gru(self.core)
+            and not torch.is_autocast_enabled("cpu")
+        ):
             # The input projection is linear: project the few symbols, then look them up.
             table = self.core.project(self.embedding.weight)
             y, state = self.core.forward_projected(
@@ -138,7 +146,8 @@ class EchoModel(nn.Module):
             raise DelayError(
                 f"delay {delay} is outside 0..{self.max_delay}, the delays this model was "
                 "trained on",
-                f"ask for one of these, or train with --max-delay {max(delay, 0)}",
+                "ask for one of these"
+                + (f", or train with --max-delay {delay}" if delay > 0 else ""),
             )
         return delay
 

@@ -337,7 +337,7 @@ def profile(
     mixes rows or loses its state, SettingError for a budget of nothing.
     """
     if not 0 < seconds < math.inf:
-        raise SettingError(f"the budget is {seconds} seconds", "give it some time")
+        raise SettingError(f"the budget is {seconds} seconds", "give it a finite number above 0")
     if symbols is not None and symbols < 1:
         raise SettingError(f"the budget is {symbols} symbols", "give it some, such as 1_000_000")
     if not seeds or len(set(seeds)) < len(seeds):
@@ -346,7 +346,9 @@ def profile(
             "give at least one, each once",
         )
     if not 0 < at < 1:
-        raise SettingError(f"the recall asked for is {at}", "use a share below 1, such as 0.99")
+        raise SettingError(
+            f"the recall asked for is {at}", "use a share between 0 and 1, such as 0.99"
+        )
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",

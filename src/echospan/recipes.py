@@ -1,6 +1,8 @@
 """What is built, how it is trained, and the recipes that have a name. Imports no torch."""
 
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from echospan.alphabet import NAMED, alphabet
@@ -73,6 +75,9 @@ class TrainingConfig:
     """Decides weights and data; the same seed, machine and thread count give the same model."""
     device: str = "cpu"
     """Where it is trained: cpu, cuda, cuda:1, …; small models are fastest on the CPU."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: products in bfloat16, weights and loss in float32; it pays for wide cores, on GPUs and
+    on CPUs that have it."""
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""
@@ -109,6 +114,22 @@ class Recipe:
         return self.training.window or 2 * self.model.max_delay + 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """How a trained model came to be; `echospan train` alone knows it."""
+
+    training: TrainingConfig
+    versions: Mapping[str, str]
+    """Of echospan, torch and python."""
+    threads: int | None = None
+    """Of the training; None where a run folder of an earlier format does not say."""
+    machine: str = ""
+    """Its processor, or graphics card."""
+    repeatable: bool = False
+    """Whether all of this again gives the same weights, bit for bit; not where the clock, or a
+    signal, ended the training."""
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -137,3 +158,22 @@ BY_INPUT = Recipe(
     training=TrainingConfig(window=30, learning_rate=6e-3),
 )
 """`variable` with the delay fed in: one delay a row teaches less, so wider, longer, slower."""
+
+
+def command(recipe: Recipe) -> str:
+    """The `echospan train …` of a recipe, with its seed: the nearest named one, and flags."""
+    starts = {f"train {name}": named for name, named in RECIPES.items()}
+    starts["train variable --conditioning input"] = BY_INPUT
+    told = {start: _flags(named, recipe) for start, named in starts.items()}
+    start = min(told, key=lambda start: len(told[start]))
+    flags = told[start] | {"seed": recipe.training.seed}
+    words = []
+    for name, value in flags.items():
+        flag, said = _flag(name), str(value)
+        words += [f"{flag}={said}"] if said.startswith("-") else [flag, said]
+    return " ".join(["echospan", start, *map(shlex.quote, words)])
+
+
+def _flags(named: Recipe, recipe: Recipe) -> dict[str, object]:
+    one, other = (asdict(r.model) | asdict(r.training) for r in (named, recipe))
+    return {name: value for name, value in other.items() if value != one[name]}

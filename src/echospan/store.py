@@ -98,7 +98,11 @@ class Store:
             )
         with self._said():
             self._db = self._connected()
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                self._db.close()
+                raise
 
     def _connected(self) -> sqlite3.Connection:
         where, folder = self.path.resolve(), os.access(self.path.resolve().parent, os.W_OK)
@@ -115,6 +119,8 @@ class Store:
                 self._prepare()
                 return
             except sqlite3.OperationalError as e:
+                if self._db.in_transaction:  # begun, and refused at its first look
+                    self._db.execute("ROLLBACK")
                 if "locked" not in str(e) or tried == 19:
                     raise
                 time.sleep(0.05 * (tried + 1))
@@ -283,11 +289,9 @@ class Store:
     def _whole(self, keys: Iterable[str] | None) -> Iterator[dict[str, Any]]:
         """Rows that are as they were written; StoreError at one that is not."""
         some = "" if keys is None else "WHERE key IN (SELECT value FROM json_each(?)) "
-        with self._said():
-            found = self._db.execute(
-                f"SELECT * FROM results {some}ORDER BY core, hidden, max_delay, seed, key",
-                () if keys is None else (json.dumps(list(keys)),),
-            )
+        statement = f"SELECT * FROM results {some}ORDER BY core, hidden, max_delay, seed, key"
+        asked = () if keys is None else (json.dumps(list(keys)),)
+        with self._said(), contextlib.closing(self._db.execute(statement, asked)) as found:
             names = [column[0] for column in found.description]
             if not {"digest", "cell", "profile", *COLUMNS} <= set(names):
                 raise self._damaged("all", "its columns have other names")

@@ -40,7 +40,7 @@ class EchoTask:
         )
 
     def targets(self, symbols: Tensor, past: Tensor | None = None) -> Tensor:
-        """Answers `(batch, time, delay)` to `symbols (batch, time)`; a view, not a copy.
+        """Answers `(batch, time, delay)` to `symbols (batch, time)`, int64.
 
         `past (batch, max_delay)` are the symbols read just before, oldest first; without it the
         sequence starts here and the first `d` answers at delay `d` are blank.

@@ -2,36 +2,54 @@
 
 import contextlib
 import math
+import platform
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from echospan import __version__
 from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import DeviceError, DivergenceError, RunError
+from echospan.devices import find_device
+from echospan.errors import DivergenceError, RunError
 from echospan.evaluation import DelayRecall, Evaluation, evaluate
 from echospan.model import EchoModel
-from echospan.recipes import Recipe
+from echospan.parallel import ALONE, Group
+from echospan.recipes import Made, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; DeviceError where this machine does not have it."""
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-        raise DeviceError(
-            f"there is no device {name!r} here", "use one of " + ", ".join(["cpu", *there])
-        ) from None
-    return device
+def machine(device: torch.device) -> str:
+    """What computes: the graphics card's name, or the processor's and its vector instructions."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    named = re.search(r"^model name\s*: (.+)$", told, re.M)
+    name = named[1] if named else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def made(training: TrainingConfig, repeatable: bool) -> Made:
+    """How a model that is trained here and now comes to be."""
+    return Made(
+        training=training,
+        versions={
+            "echospan": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        threads=torch.get_num_threads(),
+        machine=machine(torch.device(training.device)),
+        repeatable=repeatable,
+    )
 
 
 class ReadoutLoss(torch.autograd.Function):
@@ -46,7 +64,7 @@ class ReadoutLoss(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         """The loss; the gradients are made here and kept."""
         rows, delays = targets.shape
-        logits = torch.addmm(bias, h, weight.T).view(rows, delays, -1)
+        logits = torch.addmm(bias, h, weight.T).view(rows, delays, -1).to(bias.dtype)
         p = torch.log_softmax(logits, -1)
         index = targets.unsqueeze(-1)
         loss = -p.gather(-1, index).mean()
@@ -61,6 +79,38 @@ class ReadoutLoss(torch.autograd.Function):
         """The kept gradients, scaled."""
         h, weight, bias = ctx.saved_tensors
         return h * grad, weight * grad, bias * grad, None
+
+
+class _Asked(nn.Module):
+    """A model and the loss of what it answers: what one step differentiates."""
+
+    def __init__(self, model: EchoModel, precision: str) -> None:
+        super().__init__()
+        self.model, self.bf16 = model, precision == "bf16"
+
+    def forward(
+        self, symbols: Tensor, state: State, delays: Tensor, targets: Tensor, some: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """The mean loss at `targets (batch, time, delay)`, and the state to go on from.
+
+        `delays (batch,)` is for `conditioning="input"`; `some (delay,)`, the read-outs asked where
+        not all are.
+        """
+        model = self.model
+        with torch.autocast(symbols.device.type, torch.bfloat16, enabled=self.bf16):
+            y, state = model.hidden(symbols, state, delays)
+            weight: Tensor = model.readouts.weight
+            bias: Tensor = model.readouts.bias
+            if some is not None:
+                weight, bias = model.readouts_at(some)
+            # Time first, as the core lays it out: no copy on the way to the matrix products.
+            loss: Tensor = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
+                y.transpose(0, 1).flatten(0, 1),
+                weight,
+                bias,
+                targets.transpose(0, 1).flatten(0, 1),
+            )
+        return loss, state
 
 
 @dataclass(frozen=True)
@@ -96,11 +146,12 @@ class TrainingResult:
 
 
 @contextlib.contextmanager
-def interrupted_by(*signals: int) -> Iterator[list[int]]:
+def interrupted_by(*signals: int, patient: bool = False) -> Iterator[list[int]]:
     """A list that the first of these signals makes true: what is under way is finished first.
 
-    An exception may be raised anywhere, also where Python swallows it. A second signal is one.
-    Where a signal is ignored, as under nohup, it stays so; only a main thread hears of any.
+    An exception may be raised anywhere, also where Python swallows it. A second signal is one,
+    unless `patient`: torchrun sends its own after that of the terminal. Where a signal is ignored,
+    as under nohup, it stays so; only a main thread hears of any.
     """
     stop: list[int] = []
     heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
@@ -114,7 +165,8 @@ def interrupted_by(*signals: int) -> Iterator[list[int]]:
 
     def first(number: int, _: object) -> None:
         stop.append(number)
-        restore()
+        if not patient:
+            restore()
 
     for number in heard:
         signal.signal(number, first)
@@ -133,6 +185,7 @@ def train(
     on_snapshot: Callable[[Snapshot], None] | None = None,
     snapshot_seconds: float = 20.0,
     resume: Snapshot | None = None,
+    group: Group = ALONE,
 ) -> TrainingResult:
     """Build and train a model; deterministic for a seed on one machine and thread count.
 
@@ -140,16 +193,17 @@ def train(
     recipe names. Ctrl-C or SIGTERM ends it and keeps what was reached. `deadline`, of
     `time.perf_counter`, ends it too, what evaluation takes included. `on_snapshot` is called every
     `snapshot_seconds` and at such a signal with all that decides how it goes on; with `resume` one
-    goes on from there, and ends bit for bit where it would have ended.
+    goes on from there, and ends bit for bit where it would have ended. `group`: the processes that
+    train it together; only the first of them calls `on_progress` and `on_snapshot`.
     """
-    device = find_device(recipe.training.device)
+    device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(recipe.training.seed)
         start = time.perf_counter()
-        training = _Training(recipe, core, device)
+        training = _Training(recipe, core, device, group)
         if resume is not None:
             training.restore(resume)
         return training.run(start, deadline, on_progress, on_snapshot, snapshot_seconds)
@@ -158,10 +212,16 @@ def train(
 class _Training:
     """A training under way: all that decides how it goes on."""
 
-    def __init__(self, recipe: Recipe, core: nn.Module | None, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, core: nn.Module | None, device: torch.device, group: Group
+    ) -> None:
         config = recipe.training
-        self.recipe, self.config, self.device = recipe, config, device
+        self.recipe, self.config, self.device, self.group = recipe, config, device, group
+        self.rows = group.rows(config.batch)
         self.model = EchoModel(recipe.model, core).to(device).train()
+        self.asked = group.spread(_Asked(self.model, config.precision), device)
+        if not group.first:
+            torch.manual_seed(config.seed + group.rank)  # what a layer draws differs by row
         self.task = EchoTask(len(self.model.alphabet), self.model.max_delay)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -196,30 +256,36 @@ class _Training:
         snapshot_seconds: float,
     ) -> TrainingResult:
         """Train until the budget, the target's polish, the deadline or a signal ends it."""
-        kept_at = start
-        with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
-            while not stop:
+        kept_at, kept_step = start, self.step
+        with interrupted_by(signal.SIGINT, signal.SIGTERM, patient=self.group.size > 1) as stop:
+            while True:
                 now = time.perf_counter()
                 elapsed = self.before + now - start - self.aside
                 late = (now - start) / max(deadline - start, 1e-9)
                 left = 1 - max(elapsed / self.config.seconds, self.step / self.last_step, late)
-                if left <= 0:
+                due = self.step != kept_step and now - kept_at >= snapshot_seconds
+                left, interrupted, due = self.group.agreed(left, bool(stop), due, self.device)
+                if on_snapshot and due:
+                    kept_at, kept_step = time.perf_counter(), self.step
+                    self.keep(on_snapshot, elapsed)
+                    self.aside += time.perf_counter() - kept_at
+                if interrupted or left <= 0:
                     break
                 self.learn(left)
                 if self.step in (self.check_at, self.last_step):
                     looking = time.perf_counter()
                     seconds = self.before + looking - start - self.aside
-                    self.look(seconds, looking, deadline, on_progress)
+                    self.look(seconds, looking, deadline)
+                    self.agree()
+                    if on_progress and self.group.first:
+                        on_progress(self.history[-1])
                     self.aside += time.perf_counter() - looking
-                if on_snapshot and time.perf_counter() - kept_at >= snapshot_seconds:
-                    kept_at = time.perf_counter()
-                    on_snapshot(self.snapshot(self.before + kept_at - start - self.aside))
-                    self.aside += time.perf_counter() - kept_at
-            interrupted = bool(stop)
         seconds = self.before + time.perf_counter() - start - self.aside
         if on_snapshot and interrupted:
-            on_snapshot(self.snapshot(seconds))
+            self.keep(on_snapshot, seconds)
         self.model.eval()
+        by_clock = self.step < self.last_step or math.isfinite(deadline)
+        self.model.made = made(self.config, repeatable=not by_clock)
         return TrainingResult(
             model=self.model.cpu(),
             seconds_to_target=self.to_target,
@@ -241,44 +307,36 @@ class _Training:
             self.rate = config.learning_rate * clock
             if left < config.fall:
                 self.rate *= left / config.fall
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate
+        for slot in self.optimiser.param_groups:
+            slot["lr"] = self.rate
         keep = torch.rand(config.batch, generator=generator, device=self.device) < config.carry
         if not getattr(model.core, "zeros_are_empty", True):
             keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
         if self.state is not None:
-            self.state = _keep_rows(model.core, self.state, keep)
+            self.state = _keep_rows(model.core, self.state, keep[self.rows])
             self.past = self.past * keep[:, None]
         symbols, targets = task.batch(config.batch, self.recipe.window, generator, self.past)
         if model.by_input:
             # A row keeps its delay as long as its state; delays still missed are drawn most.
             fresh = torch.multinomial(self.weights, config.batch, True, generator=generator)
             self.delays = torch.where(keep, self.delays, fresh) if self.step else fresh
-        y, self.state = model.hidden(symbols, self.state, self.delays)
-        weight: Tensor = model.readouts.weight
-        bias: Tensor = model.readouts.bias
-        targets_asked = targets
+        some: Tensor | None = None
         if model.by_input:
             index = self.delays[:, None, None].expand(*symbols.shape, 1)
-            targets_asked = targets.gather(2, index)
+            targets = targets.gather(2, index)
         elif config.asked_at_once and config.asked_at_once <= model.max_delay:
             order = torch.randperm(model.max_delay + 1, generator=generator, device=self.device)
             some = order[: config.asked_at_once]
-            weight, bias = model.readouts_at(some)
-            targets_asked = targets[..., some]
-        # Time first, as the core lays it out: no copy on the way to the matrix products.
-        loss = ReadoutLoss.apply(  # type: ignore[no-untyped-call]
-            y.transpose(0, 1).flatten(0, 1),
-            weight,
-            bias,
-            targets_asked.transpose(0, 1).flatten(0, 1),
-        )
-        self.state = map_state(Tensor.detach, self.state)
+            targets = targets[..., some]
+        mine = self.rows
+        loss, state = self.asked(symbols[mine], self.state, self.delays[mine], targets[mine], some)
+        self.state = map_state(Tensor.detach, state)
         self.past = task.carry(symbols, self.past)
         self.optimiser.zero_grad()
-        loss.backward()
+        with self.group.heard():
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.loss = loss.item()
+        self.loss = self.group.mean(loss.item(), self.device)
         if not (math.isfinite(self.loss) and math.isfinite(norm.item())):
             raise DivergenceError(
                 f"at step {self.step + 1} the loss is {self.loss:.3g}, its gradient's norm "
@@ -289,13 +347,7 @@ class _Training:
         self.step += 1
         self.smooth_loss += 0.1 * (self.loss - self.smooth_loss)
 
-    def look(
-        self,
-        seconds: float,
-        looking: float,
-        deadline: float,
-        on_progress: Callable[[Progress], None] | None,
-    ) -> None:
+    def look(self, seconds: float, looking: float, deadline: float) -> None:
         """See what is recalled after `seconds` of training; decides when to end and to look next.
 
         `looking` is when it began, of `time.perf_counter`.
@@ -323,8 +375,6 @@ class _Training:
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
         self.weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=self.device)
         self.history.append(progress)
-        if on_progress:
-            on_progress(progress)
         if math.isfinite(deadline):
             now = time.perf_counter()
             gap = int(8 * (now - looking) * self.step / seconds)
@@ -332,16 +382,37 @@ class _Training:
             if 8 * (now - looking) > deadline - now:
                 self.check_at = self.last_step
 
+    def agree(self) -> None:
+        """What process 0 saw and decided in its last look holds in all of them."""
+        mine = ({name: getattr(self, name) for name in _FACTS}, self.weights, self.history[-1])
+        facts, self.weights, self.history[-1] = self.group.told(mine)
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def keep(self, on_snapshot: Callable[[Snapshot], None], seconds: float) -> None:
+        """Hand over a snapshot; all processes take part, the first one has it.
+
+        One with what is no number in it would take the place of the last good one: it is not kept.
+        """
+        kept = self.snapshot(seconds)
+        if self.group.first and all(t.isfinite().all() for t in kept.tensors.values()):
+            on_snapshot(kept)
+
     def snapshot(self, seconds: float) -> Snapshot:
         """All of it, as numbers; `seconds` of training have been spent."""
         named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for i, slots in self.optimiser.state_dict()["state"].items():
             named |= {f"optimiser.{i}.{k}": v for k, v in slots.items()}
-        named |= {f"state.{i}": t for i, t in enumerate(tensors(self.state))}
+        rows = batch_dim(self.model.core)
+        for i, part in enumerate(tensors(self.state)):
+            named[f"state.{i}"] = self.group.whole(part, rows)
         named |= {"past": self.past, "delays": self.delays, "weights": self.weights}
-        named |= {"generator": self.generator.get_state(), "random": torch.get_rng_state()}
+        named["generator"] = self.generator.get_state()
+        drawn = {"random": torch.get_rng_state()}
         if self.device.type == "cuda":
-            named["random.device"] = torch.cuda.get_rng_state(self.device)
+            drawn["random.device"] = torch.cuda.get_rng_state(self.device)
+        for rank, theirs in enumerate(self.group.all(drawn)):
+            named |= {f"{k}.{rank}": v for k, v in theirs.items()}
         facts = {name: getattr(self, name) for name in _FACTS}
         facts |= {"seconds": seconds, "history": [asdict(p) for p in self.history]}
         kept = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in named.items()}
@@ -349,7 +420,7 @@ class _Training:
 
     def restore(self, kept: Snapshot) -> None:
         """Go on from there; RunError where it does not fit the model that the recipe builds."""
-        named = {name: t.to(self.device) for name, t in kept.tensors.items()}
+        named = {name: t.to(self.device, copy=True) for name, t in kept.tensors.items()}
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
@@ -367,14 +438,17 @@ class _Training:
                 one = torch.ones(self.config.batch, 1, dtype=torch.long, device=self.device)
                 with torch.no_grad():
                     _, shape = self.model.hidden(one, None, one[:, 0] * 0)
-                parts = iter(range(len(state)))
-                self.state = map_state(lambda _: state[str(next(parts))], shape)
+                parts, mine = iter(range(len(state))), self.rows
+                at = (slice(None),) * batch_dim(self.model.core) + (mine,)
+                self.state = map_state(lambda _: state[str(next(parts))][at].clone(), shape)
             self.past, self.delays = named["past"], named["delays"]
             self.weights = named["weights"]
             self.generator.set_state(kept.tensors["generator"])
-            torch.set_rng_state(kept.tensors["random"])
-            if self.device.type == "cuda":
-                torch.cuda.set_rng_state(kept.tensors["random.device"], self.device)
+            rank = self.group.rank
+            if rank == 0 or f"random.{rank}" in kept.tensors:  # it may have had fewer processes
+                torch.set_rng_state(kept.tensors[f"random.{rank}"])
+                if self.device.type == "cuda":
+                    torch.cuda.set_rng_state(kept.tensors[f"random.device.{rank}"], self.device)
             for name in _FACTS:
                 setattr(self, name, kept.facts[name])
             self.before = kept.facts["seconds"]

@@ -1,6 +1,5 @@
 """The commands; the only folder that prints or exits."""
 
-import difflib
 import functools
 import operator
 import os
@@ -12,14 +11,16 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan.cli import benches, layers, pages, runs
-from echospan.errors import EchospanError, SettingError
+from echospan.cli import benches, exports, layers, pages, runs
+from echospan.cli.parsing import nearest, parse
+from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError
 from echospan.recipes import BY_INPUT, RECIPES
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "train": (runs.Train, f"{{{','.join(RECIPES)}}}", runs.train),
     "evaluate": (runs.Evaluate, "RUN …", runs.evaluate),
     "echo": (runs.Echo, "RUN [TEXT]", runs.echo),
+    "export": (exports.Export, "RUN -o FOLDER", exports.export),
     "profile": (layers.Profile, "LAYER …", layers.profile),
     "check": (layers.Check, "LAYER …", layers.check),
     "selftest": (layers.SelfTest, "", layers.selftest),
@@ -29,6 +30,9 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "serve": (pages.Serve, "RUN …", pages.serve),
 }
 """By name: settings, what stands behind it, and what is done, which returns the exit code."""
+
+
+_SEEN_BY_ALL = (AlphabetError, SettingError, DivergenceError)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     except EchospanError as e:
         if debug:
             raise
-        print(f"echospan: {e}", file=sys.stderr)
+        # Under torchrun every process sees what is wrong with the request: one says it.
+        if not (os.environ.get("RANK", "0") != "0" and isinstance(e, _SEEN_BY_ALL)):
+            print(f"echospan: {e}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads our answers has seen enough; nothing is left to say, at exit neither.
@@ -60,33 +66,36 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     if name == "train":
         return name, _parse_train(args[1:])
     if name in COMMANDS:
-        return name, tyro.cli(COMMANDS[name][0], prog=f"echospan {name}", args=args[1:])
-    usage = (
-        f"usage: echospan {{{','.join(COMMANDS)}}} …\n\n"
-        + "".join(f"  {n + ' ' + shape:28}{c.__doc__}\n" for n, (c, shape, _) in COMMANDS.items())
-        + "\nechospan COMMAND --help lists the settings of a command."
-    )
-    if name in ("-h", "--help"):
-        print(usage)
-        sys.exit(0)
-    print(usage, file=sys.stderr)
-    if args:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
+        settings, shape, _ = COMMANDS[name]
+        return name, parse(settings, args[1:], f"echospan {name}", shape)
+    if args and name not in ("-h", "--help"):
         raise SettingError(
             f"there is no command {name!r}",
-            (f"did you mean {near[0]}? " if near else "") + f"use one of {', '.join(COMMANDS)}",
+            nearest(name, COMMANDS) + f"use one of {', '.join(COMMANDS)}",
         )
-    sys.exit(2)
+    print(
+        f"usage: echospan {{{','.join(COMMANDS)}}} …\n\n"
+        + "".join(f"  {n + ' ' + shape:28}{c.__doc__}\n" for n, (c, shape, _) in COMMANDS.items())
+        + "\nechospan COMMAND --help lists the settings of a command.",
+        file=sys.stdout if args else sys.stderr,
+    )
+    sys.exit(0 if args else 2)
 
 
 def _parse_train(args: list[str]) -> runs.Train:
+    name = args[0] if args else ""
+    if name not in (*RECIPES, "-h", "--help"):
+        raise SettingError(
+            f"there is no recipe {name!r}" if name and name[0] != "-" else "no recipe is named",
+            nearest(name, RECIPES) + f"use one of {', '.join(RECIPES)}",
+        )
     trains: list[Any] = []
     by_input = "--conditioning=input" in args or ("--conditioning", "input") in pairwise(args)
-    for name, recipe in RECIPES.items():
-        if by_input and name == "variable":
+    for recipe_name, recipe in RECIPES.items():
+        if by_input and recipe_name == "variable":
             recipe = BY_INPUT  # its own defaults, shown by --help too
-        default = runs.Train(model=recipe.model, training=recipe.training, out=Path("runs", name))
-        trains.append(Annotated[runs.Train, tyro.conf.subcommand(name, default=default)])
+        out = Path("runs", recipe_name)
+        default = runs.Train(model=recipe.model, training=recipe.training, out=out)
+        trains.append(Annotated[runs.Train, tyro.conf.subcommand(recipe_name, default=default)])
     train: Any = functools.reduce(operator.or_, trains)
-    flat = (tyro.conf.OmitArgPrefixes,)
-    return cast(runs.Train, tyro.cli(train, prog="echospan train", args=args, config=flat))
+    return cast(runs.Train, parse(runs.Train, args, f"echospan train {name}", of=train))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from echospan.cli.flags import Whole
+from echospan.cli.parsing import nearest
 from echospan.errors import SettingError
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def _cells(command: Bench) -> list["Cell"]:
                 known = False
             if not known:
                 raise SettingError(
-                    f"there is no grid {name!r}", f"name {', '.join(there)}, or a file in TOML"
+                    f"there is no grid {name!r}",
+                    nearest(name, there) + f"name {', '.join(there)}, or a file in TOML",
                 )
             grids += [changed(grid, flags) for grid in read(path)]
     with contextlib.redirect_stdout(sys.stderr):  # what a layer's module prints is no answer
@@ -152,6 +154,7 @@ def _cells(command: Bench) -> list["Cell"]:
 
 def bench(command: Bench) -> int:
     """Exit 0: every cell has a profile; 1: some failed."""
+    from echospan.engines import look
     from echospan.store import Store
 
     if command.workers is not None and command.workers < 1:
@@ -161,6 +164,7 @@ def bench(command: Bench) -> int:
             f"--address is {command.address}, and loky runs on this machine alone",
             "use --engine dask or --engine ray with it",
         )
+    look(command.engine)  # before a file is made
     cells = _cells(command)
     with Store(command.store) as store:
         left = store.missing(cells, again=command.retry_failed)

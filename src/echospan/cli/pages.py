@@ -32,7 +32,7 @@ def serve(command: Serve) -> int:
         from echospan.web.server import listen, server
     except ModuleNotFoundError as e:
         raise SettingError(
-            f"the page needs {e.name}", "install it with pip install 'echospan[web]'"
+            f"{str(e.name).partition('.')[0]} is not installed", "pip install 'echospan[web]'"
         ) from None
     import torch
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import operator
 import os
-import platform
 import random
 import select
 import signal
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import tyro
 
+from echospan import shipping
 from echospan.alphabet import BLANK_MARK
-from echospan.errors import SettingError
+from echospan.errors import RunError, SettingError
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only what needs it does so, inside.
@@ -53,8 +53,10 @@ class Train:
 class Evaluate:
     """Measure runs on fresh data: recall by delay, blanks, span, bits, stream errors."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders; several make one table, a line each."""
+    model: str | None = None
+    """One that is shipped, among them: fixed, variable or bits."""
     trials: int = 20_000
     """Answers at every delay, at least."""
     stream: int = 0
@@ -73,10 +75,12 @@ class Evaluate:
 class Echo:
     """Say each symbol again, `delay` symbols later; line ends go through where they stand."""
 
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
+    run: tyro.conf.Positional[str | None] = None
+    """The run folder; left out where --model names a model that is shipped."""
     text: tyro.conf.Positional[str | None] = None
     """What to read; standard input where it is left out."""
+    model: str | None = None
+    """One that is shipped, instead of a run folder: fixed, variable or bits."""
     delay: int | None = None
     """How many symbols later; the longest trained where it is left out."""
     other: Literal["fail", "skip", "keep"] = "fail"
@@ -109,33 +113,11 @@ def _measure(
     }
 
 
-def _report(
-    model: "EchoModel", evaluation: "Evaluation", more: dict[str, Any], target: float
-) -> dict[str, Any]:
-    import torch
-
-    from echospan import __version__
-
-    return {
-        "target": target,
-        "reached": evaluation.reached(model.config.asked, target),
-        "delays": [d.as_dict() for d in evaluation.delays],
-        "blank_accuracy": evaluation.blank_accuracy,
-        "span": evaluation.span(target),
-        "recalled_bits": evaluation.recalled_bits,
-        **more,
-        "versions": {
-            "echospan": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "threads": torch.get_num_threads(),
-    }
-
-
 def train(command: Train) -> int:
-    """Exit 0: the target is reached; 1: it is not."""
+    """Exit 0: the target is reached; 1: it is not. Under torchrun, the first process tells."""
     from echospan.checkpoint import check_output, save, write_snapshot
+    from echospan.evaluation import as_report
+    from echospan.parallel import joined, told_by_torchrun
     from echospan.plots import recall_plot, training_plot
     from echospan.training import train as trained
 
@@ -146,8 +128,10 @@ def train(command: Train) -> int:
             f"--snapshot-seconds is {command.snapshot_seconds}", "use 0 for never, or more"
         )
     recipe = Recipe(model=command.model, training=command.training)
-    kept = _kept(command, recipe) if command.resume else None
-    check_output(command.out, command.overwrite or kept is not None)
+    kept = None
+    if told_by_torchrun().first:
+        kept = _kept(command, recipe) if command.resume else None
+        check_output(command.out, command.overwrite or kept is not None)
     last: Snapshot | None = None
 
     def on_snapshot(snapshot: "Snapshot") -> None:
@@ -155,15 +139,24 @@ def train(command: Train) -> int:
         last = snapshot
         write_snapshot(command.out, snapshot)
 
-    with _watching(command.out.name, recipe) as on_progress:
-        result = trained(
-            recipe,
-            on_progress,
-            on_snapshot=on_snapshot if command.snapshot_seconds else None,
-            snapshot_seconds=command.snapshot_seconds,
-            resume=kept,
-        )
-    model = result.model.to(recipe.training.device)
+    with joined(recipe.training.device) as group:
+        watching = _watching(command.out.name, recipe) if group.first else contextlib.nullcontext()
+        with watching as on_progress:
+            result = trained(
+                recipe,
+                on_progress,
+                on_snapshot=on_snapshot if command.snapshot_seconds else None,
+                snapshot_seconds=command.snapshot_seconds,
+                resume=group.told(kept),
+                group=group,
+            )
+    if not group.first:
+        return 0
+    if result.interrupted and group.size > 1:
+        # torchrun repeats the terminal's signal: what was reached is saved all the same.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    model = result.model.to(group.device(recipe.training.device))
     evaluation, more = _measure(model, command.stream, 50_000, 1, recipe.window)
     target = recipe.training.target
     report = {
@@ -174,7 +167,7 @@ def train(command: Train) -> int:
         "steps": result.steps,
         "symbols": result.symbols,
         "settings": dataclasses.asdict(recipe),
-    } | _report(result.model, evaluation, more, target)
+    } | as_report(result.model, evaluation, target, more)
     lines = (
         json.dumps(
             {
@@ -283,23 +276,40 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
         yield draw
 
 
+_NAME_ONE = "name one, such as runs/variable, or a model that is shipped, such as --model variable"
+
+
+def _there(run: str) -> Path:
+    """The run folder; where only a model that is shipped has the name, it says how to have that."""
+    if run in shipping.names() and not Path(run).exists():
+        raise RunError(
+            f"there is no run folder {run}",
+            f"name one, or take the model of that name that is shipped with --model {run}",
+        )
+    return Path(run)
+
+
 def evaluate(command: Evaluate) -> int:
     """Exit 0: every run reaches the target; 1: one does not."""
     from echospan.checkpoint import load_recipe
-    from echospan.training import find_device
+    from echospan.devices import find_device
+    from echospan.evaluation import as_report
 
     device = find_device(command.device)
-    if not command.runs:
-        raise SettingError("no run folder is named", "name one or more, such as runs/variable")
-    loaded = [load_recipe(run) for run in command.runs]
+    folders = {str(run): _there(str(run)) for run in command.runs}
+    if command.model is not None:
+        folders[command.model] = shipping.folder(command.model)
+    if not folders:
+        raise SettingError("no run folder is named", _NAME_ONE)
+    loaded = {run: load_recipe(folder) for run, folder in folders.items()}
     reports = []
-    for run, (model, recipe) in zip(command.runs, loaded, strict=True):
+    for run, (model, recipe) in loaded.items():
         evaluation, more = _measure(
             model.to(device), command.stream, command.trials, command.seed, recipe.window
         )
         reports.append(
-            {"run": str(run), "seed": command.seed, "settings": dataclasses.asdict(recipe)}
-            | _report(model, evaluation, more, command.target)
+            {"run": run, "seed": command.seed, "settings": dataclasses.asdict(recipe)}
+            | as_report(model, evaluation, command.target, more)
         )
     if len(reports) == 1:
         _show(reports[0], command.json)
@@ -402,19 +412,29 @@ def echo(command: Echo) -> int:
     from echospan.streaming import Stream
     from echospan.training import interrupted_by
 
-    model = load(command.run)
-    stream = Stream(model, command.delay)
+    run, text = command.run, command.text
+    if command.model is not None:
+        if text is not None:
+            raise SettingError(
+                f"a run, {run}, and --model {command.model} are named", "name one of them"
+            )
+        folder, text = shipping.folder(command.model), run
+    elif run is None:
+        raise SettingError("no run folder is named", _NAME_ONE)
+    else:
+        folder = _there(run)
+    stream = Stream(load(folder), command.delay)
     if command.state is not None:
         if command.state.exists() or command.state.is_symlink():
             stream.restore(command.state)
         stream.save(command.state)  # what cannot be kept is said before anything is read
     with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
-        if command.text is not None:
-            source: Iterable[str] = [command.text]
+        if text is not None:
+            source: Iterable[str] = [text]
         else:
             source = _arriving(sys.stdin, stop)
         _answer(stream, source, command.other)
-    if command.text is not None:
+    if text is not None:
         print()
     if command.state is not None:
         stream.save(command.state)

@@ -24,12 +24,14 @@ class DelayLine(nn.Module):
         fits = hidden_size // input_size
         self.input_size, self.hidden_size = input_size, hidden_size
         self.window = fits if window is None else window
+        if window is not None and window < 1:
+            raise SettingError(f"a delay line of {window} inputs holds nothing", "use 1 or more")
         if not 1 <= self.window <= fits:
-            need = max(self.window, 1) * input_size
+            inputs = max(self.window, 1)
             raise SettingError(
-                f"a delay line of {self.window} inputs of {input_size} numbers does not fit into "
+                f"a delay line of {inputs} inputs of {input_size} numbers does not fit into "
                 f"{hidden_size} units",
-                f"use {need} units or more and a window of 1 or more",
+                f"use {inputs * input_size} units or more",
             )
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -41,10 +41,11 @@ class LinearAttention(nn.Module):
             heads = next(n for n in range(max(1, hidden_size // 8), 0, -1) if hidden_size % n == 0)
         if heads < 1 or hidden_size % heads:
             raise SettingError(
-                f"{hidden_size} units do not divide into {heads} heads", "use a divisor"
+                f"{hidden_size} units do not divide into {heads} heads",
+                f"use a divisor of {hidden_size}",
             )
         if key_size < 2 or key_size % 2:
-            raise SettingError(f"the keys' size is {key_size}", "use an even number")
+            raise SettingError(f"the keys' size is {key_size}", "use an even number of 2 or more")
         self.input_size, self.hidden_size = input_size, hidden_size
         self.heads, self.key_size, self.chunk = heads, key_size, chunk
         self.q = nn.Linear(input_size, heads * key_size)

@@ -39,14 +39,15 @@ def _response(order: int, theta: float, dtype: torch.dtype, device: torch.device
 
     `(CHUNK, order, order + CHUNK)`; the first t steps need the first order + t columns alone.
     """
-    a, b = legendre(order, theta)
-    response = torch.zeros(CHUNK, order, order + CHUNK, dtype=torch.double)
-    last = torch.eye(order, order + CHUNK, dtype=torch.double)
-    for t in range(CHUNK):
-        response[t] = a @ last
-        response[t, :, order + t] = b
-        last = response[t]
-    return response.to(device, dtype)
+    with torch.inference_mode(False):  # it is kept: a stream may ask first, a training next
+        a, b = legendre(order, theta)
+        response = torch.zeros(CHUNK, order, order + CHUNK, dtype=torch.double)
+        last = torch.eye(order, order + CHUNK, dtype=torch.double)
+        for t in range(CHUNK):
+            response[t] = a @ last
+            response[t, :, order + t] = b
+            last = response[t]
+        return response.to(device, dtype)
 
 
 class LMU(nn.Module):

@@ -40,7 +40,7 @@ class _SelectiveScan(torch.autograd.Function):
             torch.mul(delta_t, a, out=decay).exp_()
             torch.mul(b_t, v_t, out=h_next).addcmul_(decay, last)
         ctx.save_for_backward(delta, v, a, b, c, h)
-        y = (c.unsqueeze(2) @ h[1:]).squeeze(2)
+        y = (c.unsqueeze(2) @ h[1:]).squeeze(2).to(h.dtype)
         return y, h[-1].clone()
 
     @staticmethod
@@ -136,6 +136,10 @@ class Mamba(nn.Module):
         u = F.silu(u.transpose(0, 1).contiguous())  # (time, batch, inner)
         step, b, c = self.project_x(u).split([self.rank, self.states, self.states], -1)
         delta = F.softplus(self.project_step(step))
-        y, h = _SelectiveScan.apply(delta, delta * u, -self.log_decay.exp(), b, c, h)  # type: ignore[no-untyped-call]
-        y = torch.addcmul(y, self.skip, u).transpose(0, 1) * F.silu(z)
+        a = -self.log_decay.exp()
+        # What is summed over many steps stays wide, whatever the products around it are made in.
+        wide = (part.to(a.dtype) for part in (b, c, h))
+        delta = delta.to(a.dtype)
+        y, h = _SelectiveScan.apply(delta, delta * u, a, *wide)  # type: ignore[no-untyped-call]
+        y = torch.addcmul(y, self.skip, u.to(y.dtype)).transpose(0, 1) * F.silu(z)
         return self.project_out(y), {"h": h, "past": past}

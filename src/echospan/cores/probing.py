@@ -313,7 +313,7 @@ class Probe:
                 raise CoreError(
                     f"{self.name} does not say how wide its input is, and takes "
                     + " and ".join(str(size) for size, _ in fitting[:4]),
-                    "write as_core(module, features=…)",
+                    "write as_core(module, features=…), on the command line --features",
                 )
             if worst is not None and worst.near >= 3:
                 break
@@ -321,7 +321,7 @@ class Probe:
             heard = f" (it said: {worst.fact})" if worst is not None and worst.near else ""
             raise CoreError(
                 f"the width of the input of {self.name} cannot be found{heard}",
-                "write as_core(module, features=…)",
+                "write as_core(module, features=…), on the command line --features",
             )
         if features is not None and worst.near < 3:
             for size in chain(*self.widths()):
@@ -335,7 +335,7 @@ class Probe:
                             f"{self.name} takes input of width {size}, not {features}",
                             f"make it for width {features}, or say features={size}",
                         )
-        raise CoreError(worst.fact, worst.remedy)
+        raise CoreError(worst.fact, worst.remedy) from worst
 
     def fit(self, call: Call, features: int, hidden: int | None) -> Call:
         """The call, with the place of its sequence, if the module does as a core must with it."""
@@ -356,7 +356,7 @@ class Probe:
                 raise Refused(
                     8,
                     f"{self.name} in eval() answers the same input differently each time",
-                    "switch its random parts off in eval()",
+                    "switch its random parts off in eval(), or return the state that it keeps",
                 )
         self.check_rows(call, x, y)
         self.check_causal(call, x, y)

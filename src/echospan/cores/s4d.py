@@ -39,7 +39,8 @@ class S4D(nn.Module):
         super().__init__()
         if states < 2 or states % 2:
             raise SettingError(
-                f"{states} states are no whole number of complex pairs", "use an even number"
+                f"{states} states are no whole number of complex pairs",
+                "use an even number of 2 or more",
             )
         self.input_size, self.hidden_size = input_size, hidden_size
         n = states // 2

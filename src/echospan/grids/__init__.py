@@ -179,7 +179,9 @@ class Grid:
         if self.batch < 1:
             raise SettingError(f"the grid's batch is {self.batch}", "use 1 or more")
         if not 0 < self.at < 1:
-            raise SettingError(f"the grid's at is {self.at}", "use a share below 1, such as 0.99")
+            raise SettingError(
+                f"the grid's at is {self.at}", "use a share between 0 and 1, such as 0.99"
+            )
         object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
 
     def cells(self) -> list[Cell]:

@@ -1,0 +1,52 @@
+"""Commands that take a run elsewhere: export."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from echospan.errors import ExportError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model for programs without PyTorch, once it is sure to answer there as it does here.
+
+    onnx: a folder with the graph of whole sequences, that of one step, and what they mean.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    format: Literal["onnx"] = "onnx"
+    """What is written."""
+    out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
+    """Where to."""
+    overwrite: bool = False
+    """Replace the export that is there."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def export(command: Export) -> int:
+    """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
+    from echospan.checkpoint import load
+    from echospan.export import check_export, export_onnx
+
+    check_export(command.out, command.overwrite)
+    try:
+        parity = export_onnx(load(command.run), command.out, overwrite=command.overwrite)
+    except ExportError as e:
+        print(f"echospan: {e}", file=sys.stderr)
+        return 1
+    if command.json:
+        print(json.dumps({"out": str(command.out), "parity": dataclasses.asdict(parity)}))
+        return 0
+    print(
+        f"{command.out}: {', '.join(sorted(p.name for p in command.out.iterdir()))}\n"
+        f"beside PyTorch, largest difference of logits and states: {parity.drawn:.1e} in "
+        f"{parity.draws} drawn inputs, {parity.chained:.1e} in {parity.steps:,} chained steps"
+    )
+    return 0

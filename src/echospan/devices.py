@@ -1,0 +1,18 @@
+"""Where it runs: cpu, cuda, cuda:1, …"""
+
+import torch
+
+from echospan.errors import DeviceError
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; DeviceError where this machine does not have it."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise DeviceError(
+            f"there is no device {name!r} here", "use one of " + ", ".join(["cpu", *there])
+        ) from None
+    return device

@@ -1,0 +1,1781 @@
+"""Every refusal, through Python and through the command line: one sentence, and nothing left.
+
+A row says which class is raised, with which words, and what provokes it; what it provokes runs in a
+folder with a run, an unfinished one, a stream's state and a store (`refused.filled`).
+"""
+
+import ast
+import builtins
+import functools
+import json
+import os
+import pickle
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.damage import subjects
+from torch import nn
+
+import refused
+import test_adapter
+import test_capacity
+import test_checks
+import test_export
+from echospan import checks, cli, engines, shipping
+from echospan.alphabet import Alphabet
+from echospan.benching import bench
+from echospan.capacity import capacity_of_states, memory_capacity
+from echospan.checkpoint import (
+    Snapshot,
+    check_output,
+    load,
+    read_snapshot,
+    save,
+    sealed,
+    unsealed,
+    write_snapshot,
+    write_whole,
+)
+from echospan.checks import check
+from echospan.cores import (
+    CORES,
+    GRU,
+    LMU,
+    LRU,
+    S4D,
+    TCN,
+    Attention,
+    DelayLine,
+    DeltaNet,
+    LinearAttention,
+    Reservoir,
+    as_core,
+    make_core,
+)
+from echospan.devices import find_device
+from echospan.errors import (
+    AlphabetError,
+    CheckError,
+    CoreError,
+    DelayError,
+    DeviceError,
+    DivergenceError,
+    EchospanError,
+    EngineError,
+    ExportError,
+    RunError,
+    SettingError,
+    StoreError,
+)
+from echospan.export import check_export, export_onnx, pack, trace, verify
+from echospan.grids import Grid, read
+from echospan.layers import find, fit_hidden, trusted
+from echospan.model import EchoModel
+from echospan.parallel import Group
+from echospan.profiling import Profile, combine, profile
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.selftest import ring
+from echospan.store import Store, differences
+from echospan.store import _digest as digest
+from echospan.streaming import Stream
+from echospan.tasks import EchoTask
+from echospan.training import train
+from echospan.web.served import Served
+from echospan.web.server import common_alphabet, listen
+from refused import SOURCE, Refusal, commanded, filled, held, places, provoked
+
+R = Refusal
+SMALL = ModelConfig(alphabet="abc", max_delay=2, hidden=8)
+SHORT = TrainingConfig(steps=40, batch=4)
+ALL = ", ".join(CORES)
+
+
+# What is done to the folder, or asked of it.
+
+
+def text(path, said):
+    return lambda: Path(path).write_text(said)
+
+
+def cut(path, at):
+    return lambda: os.truncate(path, at)
+
+
+def config(change):
+    """A run's settings, changed."""
+
+    def harm():
+        path = Path("run/config.json")
+        told = json.loads(path.read_text())
+        change(told)
+        path.write_text(json.dumps(told))
+
+    return harm
+
+
+def sealed_as(path, change, **tensors):
+    """A file of ours with other facts and tensors, and the right checksum over them."""
+
+    def harm():
+        told, kept = unsealed(Path(path), "", "")
+        change(told)
+        Path(path).write_bytes(sealed(told, tensors or kept))
+
+    return harm
+
+
+def scribbled(path):
+    """One byte changed where the tensors are."""
+
+    def harm():
+        data = bytearray(Path(path).read_bytes())
+        data[-1] ^= 1
+        Path(path).write_bytes(data)
+
+    return harm
+
+
+def database(*statements):
+    """Statements of SQL on the store."""
+
+    def harm():
+        with sqlite3.connect("store.sqlite") as db:
+            for statement in statements:
+                db.execute(statement)
+        db.close()
+
+    return harm
+
+
+def no_cell():
+    """A result whose checksum is right, and whose cell is none."""
+    with sqlite3.connect("store.sqlite") as db:
+        db.row_factory = sqlite3.Row
+        told = dict(db.execute("SELECT * FROM results").fetchone())
+        del told["digest"]
+        told["cell"] = "{}"
+        db.execute(
+            "UPDATE results SET cell='{}', digest=? WHERE key=?", (digest(told), told["key"])
+        )
+    db.close()
+
+
+def linked():
+    Path("run/config.json").rename("elsewhere")
+    Path("run/config.json").symlink_to("../elsewhere")
+
+
+def not_a_number():
+    model = load("run")
+    with torch.no_grad():
+        model.readouts.bias[0] = torch.nan
+    save(model, SHORT, "run", {}, overwrite=True)
+
+
+def saved():
+    return save(load("run"), SHORT, "run", {"more": "x" * 1000}, overwrite=True)
+
+
+def restored(path="state"):
+    return Stream(load("run")).restore(path)
+
+
+def rows(path="store.sqlite"):
+    with Store(path, write=False) as store:
+        return store.rows()
+
+
+def stored(path="store.sqlite"):
+    with Store(path, write=False) as store:
+        return list(store.stored())
+
+
+def two(**changes):
+    """Two profiles of a store, the second changed."""
+    one = stored()[0].profile
+    return [one, replace(one, **changes)]
+
+
+def cells(**settings):
+    return Grid(**{"cores": ("gru",), "hidden": (8,)} | settings)
+
+
+def grid(said):
+    """A grid in TOML, read."""
+    return {
+        "call": lambda: read(Path("my.toml")),
+        "args": "bench my.toml",
+        "harm": text("my.toml", said),
+    }
+
+
+def used():
+    """A module that keeps its state on itself, and has been used."""
+    layer = test_adapter.OnItself()
+    layer(torch.randn(2, 5, 4))
+    return layer
+
+
+def row(core, hidden, **more):
+    told = {"status": "done", "race": "", "parameters": 0, "state": hidden, "span": 1, "bits": 1.0}
+    return {"core": core, "hidden": hidden} | told | more
+
+
+def graphs(change):
+    """A run's graphs with a fault in them."""
+    model = load("run")
+    verify(model, test_export.planted(trace(model), change))
+
+
+def snapshot(**tensors):
+    return Snapshot(Recipe(model=SMALL, training=SHORT), tensors, {})
+
+
+def tires():
+    """A module that tires just when it is asked whether it keeps anything on itself."""
+    for calls in range(60):
+        try:
+            as_core(refused.TiresOut(calls))
+        except CoreError as e:
+            if "is not among its attributes" in str(e):
+                raise
+
+
+def writes_late():
+    """A module that leaves its input alone until it is asked how it is carried."""
+    for calls in reversed(range(60)):
+        as_core(refused.WritesLater(calls))
+
+
+NO_RUN = (
+    "no run folder is named; name one, such as runs/variable, or a model that is shipped, such as "
+    "--model variable"
+)
+
+ASKED = {
+    "forget": (
+        "there is no command 'forget'; use one of train, evaluate, echo, export, profile, "
+        "check, selftest, bench, results, report, serve"
+    ),
+    "chekc gru": (
+        "there is no command 'chekc'; did you mean check? use one of train, evaluate, echo, "
+        "export, profile, check, selftest, bench, results, report, serve"
+    ),
+    "train": "no recipe is named; use one of fixed, variable, bits",
+    "train fixd --out new": (
+        "there is no recipe 'fixd'; did you mean fixed? use one of fixed, variable, bits"
+    ),
+    "train fixed --out new --hiden 3": (
+        "there is no flag --hiden; did you mean --hidden? echospan train fixed --help lists them"
+    ),
+    "train fixed --out new --hidden many": "--hidden is many; give it a whole number, such as 20",
+    "train fixed --out": "--out has no value; give it a path",
+    "train fixed --out new --conditioning both": (
+        "--conditioning is both; give it one of readout, input"
+    ),
+    "train fixed extra --out new": (
+        "echospan train fixed has no place for 'extra'; write echospan train fixed"
+    ),
+    "train fixed --out new --stream -1": "--stream is -1; use a whole number of 0 or more",
+    "train fixed --out new --snapshot-seconds -1": (
+        "--snapshot-seconds is -1.0; use 0 for never, or more"
+    ),
+    "train fixed --out run --resume": (
+        "run is finished; evaluate it, or train anew with --overwrite"
+    ),
+    "train fixed --out stopped --resume": (
+        "stopped was begun with --alphabet abc, not abcdefghijklmnopqrstuvwxyz; go on with "
+        "the same settings, or train anew with --overwrite"
+    ),
+    "evaluate": NO_RUN,
+    "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
+    "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
+    "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
+    "echo": NO_RUN,
+    "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
+    "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
+    "echo run --othr skip": (
+        "there is no flag --othr; did you mean --other? echospan echo --help lists them"
+    ),
+    "profile": "no layer is named; name some, such as gru or mylayers:Mine",
+    "profile gru --parameters 9 --state 9": (
+        "--parameters and --state both set the size; give one of them, and --hidden to none"
+    ),
+    "profile gru --out x.txt": "--out is x.txt; end it in .svg, .png or .pdf",
+    "profile gru --out there.svg": "there.svg exists already; name another, or add --overwrite",
+    "profile gru --out no/x.svg": "no is no folder; make it, or name another",
+    "profile gru --out /proc/x.svg": (
+        "nothing can be written to /proc (No such file or directory); name another"
+    ),
+    "profile gru --max_dely 3": (
+        "there is no flag --max-dely; did you mean --max-delay? echospan profile --help lists them"
+    ),
+    "check gru --feature 3": (
+        "there is no flag --feature; did you mean --features? echospan check --help lists them"
+    ),
+    "selftest --seed one": "--seed is one; give it a whole number, such as 20",
+    "selftest gru": "echospan selftest has no place for 'gru'; write echospan selftest",
+    "bench": (
+        "no grid is named; name architectures, length, quick, size, a file in TOML, or cores "
+        "with --cores gru lru"
+    ),
+    "bench qick": (
+        "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
+        "or a file in TOML"
+    ),
+    "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
+    "bench --cores gru --address tcp://x:1": (
+        "--address is tcp://x:1, and loky runs on this machine alone; use --engine dask or "
+        "--engine ray with it"
+    ),
+    "bench --cores gru --hidden 2.5": "--hidden is 2.5; give it whole numbers, such as 20",
+    "bench --cores gru --hidden=8 many": "--hidden is 8 many; give it whole numbers, such as 20",
+    "bench --cores gru --engine spark": "--engine is spark; give it one of loky, dask, ray",
+    "bench --cores gru --retry-faild": (
+        "there is no flag --retry-faild; did you mean --retry-failed? echospan bench --help "
+        "lists them"
+    ),
+    "results": "STORE is left out; write echospan results STORE",
+    "results store.sqlite --csv store.sqlite --overwrite": (
+        "store.sqlite is the file of results itself; name another"
+    ),
+    "results store.sqlite --status maybe": "--status is maybe; give it one of done, failed",
+    "results store.sqlite --compare gru": "--compare is gru; give it 2 words",
+    "results store.sqlite --json=3": (
+        "echospan results has no place for '3'; write echospan results STORE"
+    ),
+    "report store.sqlite --figures there.svg": (
+        "there.svg is no folder; name another with --figures"
+    ),
+}
+"""What a command line that does not fit is told: a SettingError, each of them."""
+
+
+def digits():
+    return EchoModel(replace(SMALL, alphabet="0123456789"))
+
+
+def unheard(group):
+    """As gloo says it; a process that really dies is in test_parallel.py."""
+    with group.heard():
+        raise RuntimeError(
+            "[gloo/transport/tcp/pair.cc:544] Connection closed by peer. See the log"
+        )
+
+
+REFUSALS = [
+    # alphabet, model, tasks, recipes
+    R(
+        AlphabetError,
+        "the alphabet 'aa' has 'a' twice; "
+        "give each character once, or one of the names letters, letters-digits, bits",
+        lambda: Alphabet("aa"),
+        "train fixed --out new --alphabet aa",
+    ),
+    R(
+        AlphabetError,
+        "the alphabet 'a' has fewer than two characters; "
+        "give at least two, or one of the names letters, letters-digits, bits",
+        lambda: Alphabet("a"),
+        "train fixed --out new --alphabet a",
+    ),
+    R(
+        AlphabetError,
+        "the character 'B' at position 1 is not in the alphabet; "
+        "write it in lower case, or let such characters go by with --other skip or --other "
+        "keep",
+        lambda: load("run").echo("aBc"),
+        "echo run aBc",
+    ),
+    R(
+        AlphabetError,
+        "the character '1' at position 1 is not in the alphabet; "
+        "write only 'abc', or let such characters go by with --other skip or --other keep",
+        lambda: load("run").echo("a1c"),
+        "echo run a1c",
+    ),
+    R(
+        DelayError,
+        "delay 9 is outside 0..2, the delays this model was trained on; "
+        "ask for one of these, or train with --max-delay 9",
+        lambda: load("run").echo("abc", 9),
+        "echo run abc --delay 9",
+    ),
+    R(
+        DelayError,
+        "delay -1 is outside 0..2, the delays this model was trained on; ask for one of these",
+        lambda: load("run").echo("abc", -1),
+        "echo run abc --delay -1",
+    ),
+    R(
+        SettingError,
+        "the core reads 16 features, of which the delay takes 16; "
+        "make it wider, or ask it through read-outs",
+        lambda: EchoModel(ModelConfig(conditioning="input"), GRU(16, 8)),
+    ),
+    R(SettingError, "1 symbols leave nothing to remember; use 2 or more", lambda: EchoTask(1)),
+    R(
+        SettingError,
+        "max delay -1 lies in the future; use 0 or more",
+        lambda: EchoTask(max_delay=-1),
+    ),
+    R(
+        SettingError,
+        "--hidden is 0; use a whole number of 1 or more",
+        lambda: ModelConfig(hidden=0),
+        "train fixed --out new --hidden 0",
+    ),
+    R(
+        SettingError,
+        "--delay is -1; use a whole number of 0 or more",
+        lambda: ModelConfig(delay=-1),
+        "train fixed --out new --delay -1",
+    ),
+    R(
+        SettingError,
+        "--seconds is 0.0; use a finite number above 0",
+        lambda: TrainingConfig(seconds=0.0),
+        "train fixed --out new --seconds 0",
+    ),
+    R(
+        SettingError,
+        "--learning-rate is nan; use a finite number above 0",
+        lambda: TrainingConfig(learning_rate=float("nan")),
+        "train fixed --out new --learning-rate nan",
+    ),
+    R(
+        SettingError,
+        "--target is 1.0; use a share between 0 and 1, such as 0.99",
+        lambda: TrainingConfig(target=1.0),
+        "train fixed --out new --target 1",
+    ),
+    R(
+        SettingError,
+        "--carry is 2.0; use a share from 0 to 1",
+        lambda: TrainingConfig(carry=2.0),
+        "train fixed --out new --carry 2",
+    ),
+    # cores
+    R(
+        SettingError,
+        f"there is no core 'gruu'; did you mean gru? use one of {ALL}",
+        lambda: make_core("gruu", 4, 8),
+        "train fixed --out new --core gruu",
+    ),
+    R(
+        SettingError,
+        "a delay line of 1 inputs of 27 numbers does not fit into 8 units; use 27 units or more",
+        lambda: DelayLine(27, 8),
+        "profile delay_line --hidden 8",
+    ),
+    R(
+        SettingError,
+        "a delay line of 0 inputs holds nothing; use 1 or more",
+        lambda: DelayLine(4, 8, window=0),
+    ),
+    R(
+        SettingError,
+        "an LRU of 7 units would end in half a complex number; use an even number, such as 8",
+        lambda: LRU(27, 7),
+        "profile lru --hidden 7",
+    ),
+    R(
+        SettingError,
+        "7 units do not divide into 1 heads of even size; "
+        "use a width that is a multiple of twice the heads",
+        lambda: Attention(27, 7),
+        "profile attention --hidden 7",
+    ),
+    R(
+        SettingError,
+        "1 blocks over 0 steps attend to nothing; use 1 or more of each",
+        lambda: Attention(4, 8, window=0),
+    ),
+    R(
+        SettingError,
+        "an LMU of 8 units is no whole number of memories of order 3; "
+        "use an order that divides the units",
+        lambda: LMU(4, 8, order=3),
+    ),
+    R(
+        SettingError,
+        "3 states are no whole number of complex pairs; use an even number of 2 or more",
+        lambda: S4D(4, 8, states=3),
+    ),
+    R(
+        SettingError,
+        "a TCN of 4 blocks of 1 taps sees no past; use 1 block or more of 2 taps or more",
+        lambda: TCN(4, 8, taps=1),
+    ),
+    R(SettingError, "the leak is 0; use a share above 0, up to 1", lambda: Reservoir(4, 8, leak=0)),
+    R(
+        SettingError,
+        "8 units do not divide into 3 heads; use a divisor of 8",
+        lambda: DeltaNet(4, 8, heads=3),
+    ),
+    R(
+        SettingError,
+        "the keys' size is 3; use an even number of 2 or more",
+        lambda: DeltaNet(4, 8, key_size=3),
+    ),
+    R(
+        SettingError,
+        "8 units do not divide into 3 heads; use a divisor of 8",
+        lambda: LinearAttention(4, 8, heads=3),
+    ),
+    R(
+        SettingError,
+        "the keys' size is 0; use an even number of 2 or more",
+        lambda: LinearAttention(4, 8, key_size=0),
+    ),
+    # any module as a core
+    R(CoreError, "GRU is a class; give an instance of it, as GRU(…)", lambda: as_core(nn.GRU)),
+    R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
+    R(
+        CoreError,
+        "Locked cannot be copied (<>); "
+        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        lambda: as_core(refused.Locked()),
+        "profile refused:Locked",
+    ),
+    R(
+        CoreError,
+        "InPlace changes its input in place; begin its forward with x = x.clone()",
+        lambda: as_core(test_adapter.InPlace()),
+        "profile test_adapter:InPlace",
+    ),
+    R(
+        CoreError,
+        "WritesLater changes its input in place; begin its forward with x = x.clone()",
+        writes_late,
+    ),
+    R(
+        CoreError,
+        "the forward of MultiheadAttention wants 3 inputs (query, key, value); "
+        "wrap it in a module whose forward(x) gives it all of them, causally",
+        lambda: as_core(nn.MultiheadAttention(8, 2)),
+    ),
+    R(
+        CoreError,
+        "AnyWidth does not say how wide its input is, and takes 4 and 8; "
+        "write as_core(module, features=…), on the command line --features",
+        lambda: as_core(refused.AnyWidth()),
+        "check refused:AnyWidth",
+    ),
+    R(
+        CoreError,
+        "the width of the input of ReLU cannot be found; "
+        "write as_core(module, features=…), on the command line --features",
+        lambda: as_core(nn.ReLU()),
+        "check torch.nn:ReLU",
+    ),
+    R(
+        CoreError,
+        "GRU takes input of width 16, not 9; make it for width 9, or say features=16",
+        lambda: as_core(refused.fixed, 9),
+        "profile refused:fixed --features 9",
+    ),
+    R(
+        CoreError,
+        "Raises raised RuntimeError: no such luck for an input of (2, 7, 4); "
+        "it must take (batch, time, features): wrap it, or say features=… if that is wrong",
+        lambda: as_core(test_adapter.Raises()),
+        "check test_adapter:Raises",
+    ),
+    R(
+        CoreError,
+        "NeedsGpu needs a GPU (RuntimeError: Expected x.is_cuda() to be true, but got "
+        "false.); "
+        "move it to one with .to('cuda') first",
+        lambda: as_core(test_adapter.NeedsGpu()),
+        "check test_adapter:NeedsGpu",
+    ),
+    R(
+        CoreError,
+        "Embedding takes whole numbers, not the vectors that a core is given; "
+        "leave its nn.Embedding outside and give the layer after it",
+        lambda: as_core(nn.Embedding(4, 8)),
+    ),
+    R(
+        CoreError,
+        "Pairs raised RuntimeError: <> for an input of (3, 7, 4); "
+        "it must take (batch, time, features): wrap it, or say features=… if that is wrong",
+        lambda: as_core(refused.Pairs()),
+        "profile refused:Pairs",
+    ),
+    R(
+        CoreError,
+        "NotANumber returns NaN or infinite values; "
+        "mend that first (it was given numbers of about 1)",
+        lambda: as_core(test_adapter.NotANumber()),
+        "profile test_adapter:NotANumber",
+    ),
+    R(
+        CoreError,
+        "Noisy in eval() answers the same input differently each time; "
+        "switch its random parts off in eval(), or return the state that it keeps",
+        lambda: as_core(test_adapter.Noisy()),
+        "profile test_adapter:Noisy",
+    ),
+    R(
+        CoreError,
+        "LastStep returns (3, 8) for an input of (3, 7, 4); "
+        "return (batch, time, hidden), one output for each step",
+        lambda: as_core(test_adapter.LastStep()),
+        "check test_adapter:LastStep",
+    ),
+    R(
+        CoreError,
+        "Integers returns torch.int64; return floating-point numbers (.real, .float())",
+        lambda: as_core(test_adapter.Integers()),
+        "profile test_adapter:Integers",
+    ),
+    R(
+        CoreError,
+        "OnItself keeps its state on itself, and begins from what it was used for; "
+        "give a new one, or give it a method reset() that forgets",
+        lambda: as_core(used()),
+    ),
+    R(
+        CoreError,
+        "MeanOfBatch mixes the rows of a batch (one row's output changed by <> when another "
+        "row's input changed); "
+        "its input must be (batch, time, features), each row by itself",
+        lambda: as_core(test_adapter.MeanOfBatch()),
+        "profile test_adapter:MeanOfBatch",
+    ),
+    R(
+        CoreError,
+        "TurnedAround sees the future (the output at step <> changed by <> when the input at "
+        "step <> changed); "
+        "mask the future (a causal mask, padding on the left alone) or wrap it so",
+        lambda: as_core(refused.TurnedAround(8)),
+        "profile refused:TurnedAround",
+    ),
+    R(
+        CoreError,
+        "ByLength sees the future (the first 3 outputs changed by <> when the sequence ended "
+        "there); "
+        "mask the future (a causal mask, padding on the left alone) or wrap it so",
+        lambda: as_core(refused.ByLength()),
+        "profile refused:ByLength",
+    ),
+    R(
+        CoreError,
+        "DropsState takes state and returns a state, but going on from it the output differs "
+        "by <> from that of the whole sequence; "
+        "use the state that is given and return the one after the last step",
+        lambda: as_core(test_adapter.DropsState()),
+        "profile test_adapter:DropsState",
+    ),
+    R(
+        CoreError,
+        "TiresOut answers the same input differently the second time, and what it keeps is "
+        "not among its attributes; "
+        "return the state and take it back: forward(x, state=None) -> (y, state)",
+        tires,
+    ),
+    R(
+        CoreError,
+        "HalfRemembers keeps its state on itself, but going on from it the output differs by "
+        "<> from that of the whole sequence; "
+        "return the state and take it back: forward(x, state=None) -> (y, state)",
+        lambda: as_core(refused.HalfRemembers()),
+        "profile refused:HalfRemembers",
+    ),
+    R(
+        CoreError,
+        "a state of 2 tensors has become one of 3; return as many tensors every time",
+        lambda: as_core(refused.GrowsState())(torch.ones(1, 400, 4)),
+    ),
+    # layers
+    R(
+        SettingError,
+        "there is no core 'gruu'; "
+        f"did you mean gru? use one of {ALL}, or package.module:factory of your own",
+        lambda: find("gruu"),
+        "profile gruu",
+    ),
+    R(
+        SettingError,
+        "nowhere cannot be imported (No module named 'nowhere'); run where it lies, or install it",
+        lambda: find("nowhere:Layer"),
+        "profile nowhere:Layer",
+    ),
+    R(
+        SettingError,
+        "broken raises ZeroDivisionError when it is imported (division by zero); mend it first",
+        lambda: find("broken:Layer"),
+        "profile broken:Layer",
+    ),
+    R(
+        SettingError,
+        "refused has no TurnAround; did you mean TurnedAround?",
+        lambda: find("refused:TurnAround"),
+        "profile refused:TurnAround",
+    ),
+    R(
+        SettingError,
+        "refused has no number.x; "
+        "it has as_integer_ratio, bit_count, bit_length, conjugate, from_bytes, to_bytes",
+        lambda: find("refused:number.x"),
+        "profile refused:number.x",
+    ),
+    R(
+        CoreError,
+        "NotInTraining cannot be trained: it raises RuntimeError (only for show); "
+        "try it yourself, in train() and with backward()",
+        lambda: trusted(refused.NotInTraining, 27, 8, None, 0),
+        "profile refused:NotInTraining --hidden 8",
+    ),
+    R(SettingError, "no size is asked for; give parameters or state", lambda: fit_hidden("gru")),
+    R(
+        SettingError,
+        "parameters and state both set the size; give one of them",
+        lambda: fit_hidden("gru", parameters=9, state=9),
+    ),
+    R(
+        SettingError,
+        "the size asked for is 0 parameters; give 1 or more",
+        lambda: fit_hidden("gru", parameters=0),
+        "profile gru --parameters 0",
+    ),
+    R(
+        SettingError,
+        "a GRU that is made already has its size; "
+        "give what makes it, such as lambda hidden: MyLayer(hidden)",
+        lambda: fit_hidden(refused.fixed, parameters=9),
+        "profile refused:fixed --parameters 9",
+    ),
+    R(
+        SettingError,
+        "delay_line has no parameters at any width; race it by --hidden",
+        lambda: fit_hidden("delay_line", parameters=100),
+        "profile delay_line --parameters 100",
+    ),
+    R(
+        SettingError,
+        "lru comes no nearer to 3 state than 2 (hidden 2); "
+        "ask for that many, or leave it out of the race",
+        lambda: fit_hidden("lru", state=3),
+        "profile lru --state 3",
+    ),
+    R(
+        CoreError,
+        "3 is no module and makes none; name a class, a function or a module",
+        lambda: checks.build(refused.number, 4, 8),
+        "profile refused:number",
+    ),
+    R(
+        CoreError,
+        "three wants 3 arguments; give a function of (features, hidden), or an instance",
+        lambda: checks.build(refused.three, 4, 8),
+        "check refused:three",
+    ),
+    R(
+        CoreError,
+        "fails raises ValueError when it is made (no such size); "
+        "give a function of (features, hidden), (hidden) or nothing, or an instance",
+        lambda: checks.build(refused.fails, 4, 8),
+        "profile refused:fails",
+    ),
+    R(
+        CoreError,
+        "makes_a_number returns int; return a torch.nn.Module",
+        lambda: checks.build(refused.makes_a_number, 4, 8),
+        "check refused:makes_a_number",
+    ),
+    R(
+        SettingError,
+        "there is no check 'casual' to fail; "
+        "name one of shape_dtype_device, causal, step_by_step, chunks, rows_independent, "
+        "every_parameter_learns, state_dict, input_unchanged, length_one, long_run, "
+        "gradients, zeros_are_empty",
+        lambda: check(nn.GRU(4, 8), expected_failures={"casual": "a slip"}),
+    ),
+    # what a core promises; the command check tells these as its answer, line by line
+    R(
+        CheckError,
+        "the output has shape (1, 9, 32) where it was (1, 9, 16); return one output for each step",
+        lambda: checks.check_rows_independent(refused.WideAlone),
+    ),
+    R(
+        CheckError,
+        "the output has shape (3, 8, 16), not (3, 9, 16); return (batch, time, hidden)",
+        lambda: checks.check_shape_dtype_device(refused.SaysLess),
+    ),
+    R(
+        CheckError,
+        "the output is torch.float64 on cpu, the input torch.float32 on cpu; "
+        "make every tensor with dtype=x.dtype, device=x.device",
+        lambda: checks.check_shape_dtype_device(test_checks.Single),
+    ),
+    R(
+        CheckError,
+        "the output at step 0 changed by <> when the input at step 1 changed; "
+        "mask the future, pad on the left alone, read in one direction",
+        lambda: checks.check_causal(test_checks.SeesNext),
+    ),
+    R(
+        CheckError,
+        "the output at step 1 differs by <> when the sequence is read step by step, the "
+        "state carried; "
+        "return the state after the last step, and begin from the state that is given",
+        lambda: checks.check_step_by_step(test_checks.DropsState),
+    ),
+    R(
+        CheckError,
+        "the output at step 2 differs by <> when the sequence is read in 2 and 7 steps, the "
+        "state carried; "
+        "return the state after the last step, and begin from the state that is given",
+        lambda: checks.check_chunks(test_checks.CarriesShortOnes),
+    ),
+    R(
+        CheckError,
+        "the output at step 0 of a row changed by <> when another row changed or was left "
+        "out; "
+        "compute nothing across dimension 0 (no batch statistics)",
+        lambda: checks.check_rows_independent(test_checks.CentresBatch),
+    ),
+    R(
+        CheckError,
+        "scale differs between two cores made after torch.manual_seed(0); "
+        "draw with torch's generator alone",
+        lambda: checks.check_same_seed(test_checks.PythonsRandom),
+    ),
+    R(
+        CheckError,
+        "two cores made after torch.manual_seed(0) differ by <>; draw with torch's generator alone",
+        lambda: checks.check_same_seed(refused.Whim),
+    ),
+    R(
+        CheckError,
+        "the output has no gradient at all; leave out detach() and no_grad()",
+        lambda: checks.check_every_parameter_learns(refused.Detached),
+    ),
+    R(
+        CheckError,
+        "the parameter spare gets none as its gradient; "
+        "use it, or make it a buffer or requires_grad=False",
+        lambda: checks.check_every_parameter_learns(test_checks.HasSpare),
+    ),
+    R(
+        CheckError,
+        "its own state_dict does not load (size mismatch for spare: <>); "
+        "make parameters and buffers in __init__, of sizes that do not change",
+        lambda: checks.check_state_dict(refused.OfAnySize),
+    ),
+    R(
+        CheckError,
+        "after load_state_dict the output differs by <>; "
+        "keep everything that decides the output as parameter or buffer",
+        lambda: checks.check_state_dict(test_checks.HidesWeights),
+    ),
+    R(
+        CheckError,
+        "the input is changed in place; begin with x = x.clone()",
+        lambda: checks.check_input_unchanged(test_checks.WritesInput),
+    ),
+    R(
+        CheckError,
+        "the state that is given is changed in place; make a new state: h = h + … ",
+        lambda: checks.check_input_unchanged(test_checks.WritesState),
+    ),
+    R(
+        CheckError,
+        "a sequence of one step raises RuntimeError: <>; keep the time dimension (no squeeze())",
+        lambda: checks.check_length_one(test_checks.Squeezes),
+    ),
+    R(
+        CheckError,
+        "alone, the first step's output differs by <>; "
+        "let nothing depend on the length of the sequence",
+        lambda: checks.check_length_one(refused.ByTime),
+    ),
+    R(
+        CheckError,
+        "within <> steps the output or the state is no longer finite; "
+        "keep the recurrence's eigenvalues within the unit circle, or normalise",
+        lambda: checks.check_long_run(test_checks.Explodes),
+    ),
+    R(
+        CheckError,
+        "it does not compute in float64; make its constants with dtype=x.dtype",
+        lambda: checks.check_gradients(test_checks.Single),
+    ),
+    R(
+        CheckError,
+        "the gradient of the input along a random direction is <>, finite differences say "
+        "<>; "
+        "mend the backward, and leave out detach() and in-place changes",
+        lambda: checks.check_gradients(test_checks.WrongBackward),
+    ),
+    R(
+        CheckError,
+        "from a state of zeros the output at step 0 differs by <>; "
+        "let a state of zeros mean nothing read yet; else only whole batches are begun anew",
+        lambda: checks.check_zeros_are_empty(test_checks.BeginsAtOne),
+    ),
+    R(
+        CheckError,
+        "part of the state is shared by all rows of a batch; "
+        "let a state of zeros mean nothing read yet; else only whole batches are begun anew",
+        lambda: checks.check_zeros_are_empty(refused.Shared),
+    ),
+    # training
+    R(
+        DeviceError,
+        "there is no device 'cuda:99' here; use one of cpu",
+        lambda: find_device("cuda:99"),
+        "train fixed --out new --device cuda:99",
+    ),
+    R(
+        DeviceError,
+        "there is no device 'gpu' here; use one of cpu",
+        lambda: find_device("gpu"),
+        "evaluate run --device gpu",
+    ),
+    R(
+        DivergenceError,
+        "at step 2 the loss is <>, its gradient's norm <>, at a learning rate of 1e+38; "
+        "train with a smaller one, such as 3e+37",
+        lambda: train(Recipe(model=SMALL, training=TrainingConfig(learning_rate=1e38))),
+        "train fixed --out new --learning-rate 1e38",
+    ),
+    R(
+        RunError,
+        "the snapshot does not fit its recipe (<>); train it anew",
+        lambda: train(snapshot().recipe, resume=snapshot()),
+    ),
+    # profiles
+    R(
+        SettingError,
+        "this is no profile of echospan ('seeds'); give what Profile.to_json wrote",
+        lambda: Profile.from_json("{}"),
+    ),
+    R(SettingError, "there is nothing to combine; give one profile or more", lambda: combine([])),
+    R(
+        SettingError,
+        "the seeds [0, 0] are not all different; combine each run once",
+        lambda: combine(two()),
+    ),
+    R(
+        SettingError,
+        "the profiles of gru and gru differ in more than their seeds; "
+        "combine those of one layer, size and setting",
+        lambda: combine(two(seeds=(), hidden=9)),
+    ),
+    R(
+        SettingError,
+        "the budget is 0.0 seconds; give it a finite number above 0",
+        lambda: profile("gru", seconds=0.0),
+        "profile gru --seconds 0",
+    ),
+    R(
+        SettingError,
+        "the budget is 0 symbols; give it some, such as 1_000_000",
+        lambda: profile("gru", symbols=0),
+        "profile gru --symbols 0",
+    ),
+    R(
+        SettingError,
+        "there are no seeds; give at least one, each once",
+        lambda: profile("gru", seeds=()),
+        "profile gru --seeds",
+    ),
+    R(
+        SettingError,
+        "the seeds [1, 1] are not all different; give at least one, each once",
+        lambda: profile("gru", seeds=(1, 1)),
+        "profile gru --seeds 1 1",
+    ),
+    R(
+        SettingError,
+        "the recall asked for is 0.0; use a share between 0 and 1, such as 0.99",
+        lambda: profile("gru", at=0.0),
+        "profile gru --at 0",
+    ),
+    R(
+        SettingError,
+        "one GRU cannot begin anew for 2 seeds; give what makes it, such as lambda: MyLayer(64)",
+        lambda: profile(refused.fixed, seeds=(0, 1)),
+        "profile refused:fixed --seeds 0 1",
+    ),
+    R(
+        SettingError,
+        "there are no learning rates; give one or more, or leave them out",
+        lambda: profile("gru", learning_rates=()),
+        "profile gru --learning-rates",
+    ),
+    # capacity
+    R(
+        SettingError,
+        "a core that reads 3 numbers a step has no single input to remember; "
+        "build it with an input of width 1",
+        lambda: memory_capacity(nn.GRU(3, 4, batch_first=True)),
+    ),
+    R(
+        SettingError,
+        "an input of amplitude 0 says nothing; use more than 0",
+        lambda: memory_capacity(ring(4, 0.5), amplitude=0),
+    ),
+    R(
+        SettingError,
+        "the core returned (20, 1200) for an input of (20, 1200, 1); "
+        "return (batch, time, hidden) and the state",
+        lambda: memory_capacity(test_capacity.Flat()),
+    ),
+    R(
+        SettingError,
+        "inputs (5,) and states (6, 2) do not belong together; "
+        "give (time,) and (time, nodes), or both with rows in front",
+        lambda: capacity_of_states(np.zeros(5), np.zeros((6, 2))),
+    ),
+    R(
+        SettingError,
+        "500 steps do not make 20 pieces longer than the lag 50; record at least 3100",
+        lambda: capacity_of_states(np.zeros(500), np.zeros((500, 2))),
+    ),
+    R(
+        SettingError,
+        "max lag 0 leaves nothing to remember; use 1 or more",
+        lambda: memory_capacity(ring(4, 0.5), 0),
+    ),
+    R(
+        SettingError,
+        "2 rows tell no interval; use 3 or more; 20 are usual",
+        lambda: memory_capacity(ring(4, 0.5), rows=2),
+    ),
+    R(
+        SettingError,
+        "confidence 95 is not a probability; use 0.95, say",
+        lambda: memory_capacity(ring(4, 0.5), confidence=95),
+    ),
+    R(
+        SettingError,
+        "40 counted steps do not fit 39 directions of the states; "
+        "record at least 390 after warm-up and lags",
+        lambda: memory_capacity(ring(40, 0.5), steps=40),
+    ),
+    R(
+        SettingError,
+        "the input does not vary, or is not finite; drive it with noise",
+        lambda: capacity_of_states(np.zeros(5000), np.zeros((5000, 2))),
+    ),
+    R(
+        SettingError,
+        "the states hold nan or infinity; check that the core is stable on long input",
+        lambda: memory_capacity(test_capacity.Unstable()),
+    ),
+    # run folders
+    R(
+        RunError,
+        "run exists already; name another folder with --out, or add --overwrite",
+        lambda: check_output("run"),
+        "train fixed --out run",
+    ),
+    R(
+        RunError,
+        "stopped holds a run that was not finished; "
+        "go on with --resume, name another folder with --out, or add --overwrite",
+        lambda: check_output("stopped"),
+        "train fixed --out stopped",
+    ),
+    R(
+        RunError,
+        ". exists and is not a run of echospan; "
+        "it is not overwritten: name another folder with --out",
+        lambda: check_output(".", overwrite=True),
+        "train fixed --out . --overwrite",
+    ),
+    R(
+        RunError,
+        "nothing can be written beside /proc/x/y (No such file or directory); "
+        "name a folder on a disk with room that you may write to",
+        lambda: check_output("/proc/x/y"),
+        "train fixed --out /proc/x/y",
+    ),
+    R(
+        RunError,
+        "the run could not be written to run (File too large); "
+        "make room or name another folder with --out",
+        saved,
+        under=refused.full_disk,
+    ),
+    R(
+        RunError,
+        "x could not be written (File too large); make room or name another place",
+        lambda: write_whole(Path("x"), bytes(1000)),
+        under=refused.full_disk,
+    ),
+    R(
+        RunError,
+        "run/config.json cannot be read (<>); train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=cut("run/config.json", 20),
+    ),
+    R(
+        RunError,
+        "run/config.json is not of echospan; name a folder it made",
+        lambda: load("run"),
+        "evaluate run",
+        harm=text("run/config.json", "{}"),
+    ),
+    R(
+        RunError,
+        "run has format 99, newer than 3; install a newer echospan",
+        lambda: load("run"),
+        "echo run abc",
+        harm=config(lambda told: told.update(format=99)),
+    ),
+    R(
+        RunError,
+        "there is no run folder nowhere; make one with echospan train --out, or take a model that "
+        "is shipped",
+        lambda: load("nowhere"),
+        "echo nowhere abc",
+    ),
+    R(
+        RunError,
+        "there is no run folder fixed; name one, or take the model of that name that is shipped "
+        "with --model fixed",
+        args="echo fixed abc",
+    ),
+    R(
+        RunError,
+        "stopped holds a run that was not finished; go on with echospan train --resume",
+        lambda: load("stopped"),
+        "echo stopped abc",
+    ),
+    R(
+        RunError,
+        ". has no config.json; name a folder that echospan train made",
+        lambda: load("."),
+        "echo . abc",
+    ),
+    R(
+        RunError,
+        "run/config.json is no file of its own; name a folder that echospan train made",
+        lambda: load("run"),
+        "echo run abc",
+        harm=linked,
+    ),
+    R(
+        RunError,
+        "run/config.json is too large to be ours; name a folder that echospan train made",
+        lambda: load("run"),
+        "echo run abc",
+        harm=cut("run/config.json", 2**21),
+    ),
+    R(
+        RunError,
+        "run/config.json does not fit its model (the read-outs are [12, 8], not [12, 9]); "
+        "train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=config(lambda told: told["model"].update(hidden=9)),
+    ),
+    R(
+        RunError,
+        "run/model.safetensors is damaged (its checksum differs); "
+        "train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=config(lambda told: told["training"].update(seed=5)),
+    ),
+    R(
+        RunError,
+        "run/model.safetensors holds what is no number; train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=not_a_number,
+    ),
+    R(
+        RunError,
+        "run/model.safetensors is damaged (<>); train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=cut("run/model.safetensors", 99),
+    ),
+    R(
+        RunError,
+        "run/config.json does not fit its model (ModelConfig.__init__() got an unexpected "
+        "keyword argument 'colour'); "
+        "train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=config(lambda told: told["model"].update(colour="red")),
+    ),
+    # snapshots
+    R(
+        RunError,
+        "there.svg/new cannot be written (Not a directory); "
+        "make room there or name another with --out",
+        lambda: write_snapshot(Path("there.svg/new"), snapshot()),
+    ),
+    R(
+        RunError,
+        "stopped/resume.safetensors is no whole snapshot (<>); "
+        "train it anew with echospan train --overwrite",
+        lambda: read_snapshot(Path("stopped")),
+        "train fixed --out stopped --resume",
+        harm=cut("stopped/resume.safetensors", 99),
+    ),
+    R(
+        RunError,
+        "stopped/resume.safetensors is damaged (its checksum differs); "
+        "train it anew with echospan train --overwrite",
+        lambda: read_snapshot(Path("stopped")),
+        "train fixed --out stopped --resume",
+        harm=scribbled("stopped/resume.safetensors"),
+    ),
+    R(
+        RunError,
+        "stopped/resume.safetensors has format 99, newer than 3; install a newer echospan",
+        lambda: read_snapshot(Path("stopped")),
+        "train fixed --out stopped --resume",
+        harm=sealed_as("stopped/resume.safetensors", lambda told: told.update(format=99)),
+    ),
+    R(
+        RunError,
+        "stopped/resume.safetensors is no whole snapshot (--hidden is 0; "
+        "use a whole number of 1 or more); train it anew with echospan train --overwrite",
+        lambda: read_snapshot(Path("stopped")),
+        "train fixed --out stopped --resume",
+        harm=sealed_as("stopped/resume.safetensors", lambda told: told["model"].update(hidden=0)),
+    ),
+    # streams
+    R(
+        RunError,
+        "state is of another model; name the run that it was kept with",
+        restored,
+        "echo run abc --state state",
+        harm=sealed_as("state", lambda told: told.update(model="0")),
+    ),
+    R(
+        RunError,
+        "state does not fit its model (RuntimeError); begin anew with another file",
+        restored,
+        "echo run abc --state state",
+        harm=sealed_as("state", lambda told: None, none=torch.zeros(1, 1, 9)),
+    ),
+    # grids
+    R(
+        SettingError,
+        "the grid has no cores; name some, such as gru or mylayers:Mine",
+        lambda: cells(cores=()),
+        "bench --cores",
+    ),
+    R(
+        SettingError,
+        "hidden and state all set the size; give one of them",
+        lambda: cells(state=(8,)),
+        "bench --cores gru --hidden 8 --state 8",
+    ),
+    R(
+        SettingError,
+        "symbols and seconds both set the budget; give one of them",
+        lambda: cells(symbols=(1,), seconds=(1.0,)),
+        "bench --cores gru --symbols 1 --seconds 1",
+    ),
+    R(
+        SettingError,
+        "the grid's seeds is empty; give one or more",
+        lambda: cells(seeds=()),
+        "bench --cores gru --seeds",
+    ),
+    R(
+        SettingError,
+        "the grid's hidden holds 0; use 1 to 2^53",
+        lambda: cells(hidden=(0,)),
+        "bench --cores gru --hidden 0",
+    ),
+    R(
+        SettingError,
+        "the grid's seconds holds 0.0; use numbers above 0",
+        lambda: cells(seconds=(0.0,)),
+        "bench --cores gru --seconds 0",
+    ),
+    R(
+        SettingError,
+        "the grid tries 0 learning rates; give one to ten",
+        lambda: cells(learning_rates=()),
+        "bench --cores gru --learning-rates",
+    ),
+    R(
+        SettingError,
+        "the grid's features is 0; use 1 or more",
+        lambda: cells(features=0),
+        "bench --cores gru --features 0",
+    ),
+    R(
+        SettingError,
+        "the grid's learning_rates holds 0.0; use numbers above 0, such as 1e-2",
+        lambda: cells(learning_rates=(0.0,)),
+        "bench --cores gru --learning-rates 0",
+    ),
+    R(
+        SettingError,
+        "the grid's batch is 0; use 1 or more",
+        lambda: cells(batch=0),
+        "bench --cores gru --batch 0",
+    ),
+    R(
+        SettingError,
+        "the grid's at is 2.0; use a share between 0 and 1, such as 0.99",
+        lambda: cells(at=2.0),
+        "bench --cores gru --at 2",
+    ),
+    R(SettingError, "my.toml cannot be read (<>); give a grid in TOML", **grid("[[grid]\n")),
+    R(
+        SettingError,
+        "my.toml holds cores; write each grid under a line [[grid]]",
+        **grid("cores = 3"),
+    ),
+    R(
+        SettingError,
+        "my.toml, grid 1 has a setting 'hiden'; did you mean hidden?",
+        **grid('[[grid]]\ncores = "gru"\nhiden = [3]'),
+    ),
+    R(
+        SettingError,
+        "my.toml, grid 1 has hidden = '3'; give it whole numbers",
+        **grid('[[grid]]\ncores = "gru"\nhidden = "3"'),
+    ),
+    R(
+        SettingError,
+        'my.toml, grid 1 names no cores; write cores = ["gru", …] in it',
+        **grid("[[grid]]\nhidden = [3]"),
+    ),
+    R(
+        SettingError,
+        "my.toml, grid 1: the grid's batch is 0; use 1 or more",
+        **grid('[[grid]]\ncores = "gru"\nbatch = 0'),
+    ),
+    # benches and their engines
+    R(
+        SettingError,
+        "there is no engine 'spark'; use one of loky, dask, ray",
+        lambda: bench([], engine="spark"),
+    ),
+    R(SettingError, "the number of workers is 0; use 1 or more", lambda: bench([], workers=0)),
+    R(
+        SettingError,
+        "--batch is 32, which 3 processes cannot share out evenly; use a multiple of 3",
+        lambda: Group(rank=1, size=3).rows(32),
+    ),
+    R(
+        SettingError,
+        "--device is cuda:0, one for 2 processes; use cpu or cuda",
+        lambda: Group(rank=1, size=2).device("cuda:0"),
+    ),
+    R(
+        EngineError,
+        "process 1 of 2 lost another one of this training (Connection closed by peer); "
+        "look above for what ended it, then go on from the last snapshot with --resume",
+        lambda: unheard(Group(rank=1, size=2)),
+    ),
+    R(
+        EngineError,
+        "closed takes no more cells (<>); begin it anew: what has ended is not run again",
+        lambda: [*bench(cells().cells(), engine="closed")],
+        under=refused.closed_engine,
+    ),
+    R(
+        SettingError,
+        "--address is tcp://x:1, and loky runs on this machine alone; "
+        "use --engine dask or --engine ray with it",
+        lambda: engines.loky(1, "tcp://x:1"),
+        "bench --cores gru --address tcp://x:1",
+    ),
+    R(
+        SettingError,
+        "dask is not installed; pip install 'echospan[dask]'",
+        lambda: engines.dask(1, None),
+        "bench --cores gru --engine dask",
+        under=functools.partial(refused.without, "distributed"),
+    ),
+    R(
+        SettingError,
+        "no Dask scheduler answers at nonsense://x (<>); give one, such as tcp://host:8786",
+        lambda: engines.dask(1, "nonsense://x"),
+    ),
+    R(
+        SettingError,
+        "ray is not installed; pip install 'echospan[ray]'",
+        lambda: engines.ray(1, None),
+        "bench --cores gru --engine ray",
+        under=functools.partial(refused.without, "ray"),
+    ),
+    # stores
+    R(
+        StoreError,
+        "<> is no path (<>); name another file",
+        lambda: Store("s" * 300),
+        "bench --cores gru --store " + "s" * 300,
+    ),
+    R(
+        StoreError,
+        "there is no file of results nowhere.sqlite; make one with echospan bench --store",
+        lambda: rows("nowhere.sqlite"),
+        "results nowhere.sqlite",
+    ),
+    R(
+        StoreError,
+        "run is a folder; name a file, such as results.sqlite",
+        lambda: Store("run"),
+        "report run",
+    ),
+    R(
+        StoreError,
+        "no is no folder; make it, or name another",
+        lambda: Store("no/s.sqlite"),
+        "bench --cores gru --store no/s.sqlite",
+    ),
+    R(
+        StoreError,
+        "there.svg is no file of results; name one that echospan bench made",
+        lambda: Store("there.svg"),
+        "bench --cores gru --store there.svg",
+    ),
+    R(
+        StoreError,
+        "store.sqlite is no file of results; name one that echospan bench made",
+        rows,
+        "results store.sqlite",
+        harm=database("PRAGMA application_id=7"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has version 99, newer than 2; install a newer echospan",
+        rows,
+        "results store.sqlite",
+        harm=database("PRAGMA user_version=99"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite cannot be read (<>); "
+        "see that the disk has room and the file is whole and yours",
+        rows,
+        "report store.sqlite",
+        harm=cut("store.sqlite", 5000),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (all: its columns have other names); "
+        "take a copy of the file from before, or delete that row and run its cell again",
+        stored,
+        harm=database("ALTER TABLE results RENAME bits TO bytes"),
+        args="results store.sqlite",
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: its checksum differs); "
+        "take a copy of the file from before, or delete that row and run its cell again",
+        rows,
+        "results store.sqlite",
+        harm=database("UPDATE results SET span = 16 WHERE seed = 0"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: 'learning_rates'); take a copy of the "
+        "file from before, or delete that row and run its cell again",
+        stored,
+        "report store.sqlite",
+        harm=no_cell,
+    ),
+    R(
+        StoreError,
+        "store.sqlite cannot be read (Too many open files); name a file that you may read",
+        lambda: Store("store.sqlite"),
+        under=refused.no_more_files,
+    ),
+    R(
+        SettingError,
+        "there is no result of lmu; compare two of gru, lstm",
+        lambda: differences(rows(), "gru", "lmu"),
+        "results store.sqlite --compare gru lmu",
+    ),
+    R(
+        SettingError,
+        "gru at hidden 8 has several to be compared with; leave one width of lru with --hidden",
+        lambda: differences(
+            [
+                row("gru", 8, parameters=100),
+                row("lru", 30, parameters=100),
+                row("lru", 31, parameters=101),
+            ],
+            "gru",
+            "lru",
+        ),
+    ),
+    R(
+        SettingError,
+        "gru and lru share no seed, setting and size; run both on the same grid",
+        lambda: differences([row("gru", 8, parameters=100), row("lru", 99)], "gru", "lru"),
+    ),
+    # export
+    R(
+        RunError,
+        "run exists already; name another folder, or add --overwrite",
+        lambda: check_export("run"),
+        "export run -o run",
+    ),
+    R(
+        RunError,
+        "run exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("run", overwrite=True),
+        "export run -o run --overwrite",
+    ),
+    R(
+        SettingError,
+        "onnxruntime is not installed; pip install 'echospan[onnx]'",
+        lambda: export_onnx(load("run"), "new"),
+        "export run -o new",
+        under=functools.partial(refused.without, "onnxruntime"),
+    ),
+    R(
+        CoreError,
+        "a state of zeros is not the empty one of this core; "
+        "a graph cannot begin anew: stream it with echospan.Stream",
+        lambda: export_onnx(test_export.a_model_of(test_export.CountsDown()), "new"),
+    ),
+    R(
+        CoreError,
+        "the core gru cannot be traced into a graph (<>linalg_matrix_exp<>); "
+        "stream it with echospan.Stream, or write its step without what ONNX lacks",
+        lambda: export_onnx(test_export.a_model_of(test_export.Exponential()), "new"),
+    ),
+    R(
+        ExportError,
+        "a GRU of the graph has no linear_before_reset of 1: its reset gate is another; "
+        "nothing is written: try another version of torch",
+        lambda: graphs(test_export.reset_before_the_product),
+    ),
+    R(
+        ExportError,
+        "of symbols [1, 1] the graph's logits are <> from the model's, where rounding makes 0.0005 "
+        "at most; nothing is written: stream the model with echospan.Stream",
+        lambda: graphs(test_export.another_weight),
+    ),
+    R(
+        ExportError,
+        "onnxruntime refuses the graph (<>); "
+        "nothing is written: stream the model with echospan.Stream",
+        lambda: graphs(test_export.a_type_that_is_none),
+    ),
+    # models that are shipped or shared
+    R(
+        SettingError,
+        "no model 'varable' is shipped; did you mean variable? use one of bits, fixed, variable",
+        lambda: shipping.folder("varable"),
+        "echo --model varable abc",
+    ),
+    R(
+        RunError,
+        "there is no model 'nowhere': no folder, none that is shipped; "
+        "name a folder, one of bits, fixed, variable, or owner/name of the Hub",
+        lambda: EchoModel.from_pretrained("nowhere"),
+    ),
+    R(
+        SettingError,
+        "'mine' is no name on the Hub; name it owner/name",
+        lambda: load("run").push_to_hub("mine"),
+    ),
+    R(
+        SettingError,
+        'huggingface_hub is not installed; pip install "echospan[hub]"',
+        lambda: EchoModel.from_pretrained("owner/name"),
+        under=functools.partial(refused.without, "huggingface_hub"),
+    ),
+    R(
+        SettingError,
+        "the core of this model, LSTM, is not the one that its settings name, gru, and a folder "
+        "holds settings and weights alone; keep its state_dict with the code that builds it",
+        lambda: EchoModel(SMALL, nn.LSTM(4, 8, batch_first=True)).save_pretrained("new"),
+    ),
+    # the page
+    R(
+        SettingError,
+        "no run folder is named; name one or more, such as runs/variable",
+        args="serve",
+    ),
+    R(
+        SettingError,
+        "starlette is not installed; pip install 'echospan[web]'",
+        args="serve run",
+        under=refused.without_a_server,
+    ),
+    R(
+        SettingError,
+        "--port is 70000; use a whole number from 0 to 65535",
+        lambda: listen("127.0.0.1", 70_000),
+        "serve run --port 70000",
+    ),
+    R(
+        SettingError,
+        "port 80 of 192.0.2.1 cannot be had (<>); name another with --port, or 0 for any that is "
+        "free",
+        lambda: listen("192.0.2.1", 80),
+        "serve run --host 192.0.2.1 --port 80",
+    ),
+    R(
+        SettingError,
+        "the models have no two characters in common; "
+        "serve together what reads the same alphabet, or each on a port of its own",
+        lambda: common_alphabet([Served("mine", EchoModel(SMALL)), Served("yours", digits())]),
+    ),
+    R(
+        SettingError,
+        "the core tcn does not run in a page on its own; "
+        "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
+        lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
+    ),
+    # commands
+    R(
+        SettingError,
+        "empty.sqlite holds no results; run echospan bench first",
+        args="report empty.sqlite",
+        harm=lambda: Store("empty.sqlite").close(),
+    ),
+    *(R(SettingError, said, args=asked) for asked, said in ASKED.items()),
+]
+
+UNREACHED = {
+    ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
+    ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
+    ("hub.py", "cannot be put to the Hub"): "as above",
+    ("hub.py", "e.fact.replace(made, name)"): "as above",
+}
+"""What no row provokes, by file and words, and why."""
+
+APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect")
+"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+raised on, and two that close a visitor's socket, with the reasons that test_serve.py reads."""
+
+COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
+
+
+def told(number):
+    return f"{number}-{REFUSALS[number].says[:50]}"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return subjects(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def raised(whole, tmp_path_factory):
+    """What a row raises through Python; each is provoked once."""
+
+    @functools.cache
+    def ask(number):
+        return provoked(REFUSALS[number], filled(tmp_path_factory.mktemp("python"), whole))
+
+    return ask
+
+
+@pytest.mark.parametrize("number", range(len(REFUSALS)), ids=told)
+def test_python_raises_it_in_one_sentence(raised, number):
+    row, e = REFUSALS[number], raised(number)
+    assert type(e) is row.error
+    assert row.fits(str(e)), str(e)
+    assert str(e) == f"{e.fact}; {e.remedy}"
+    assert "\n" not in str(e)
+
+
+@pytest.mark.parametrize("number", COMMANDS, ids=told)
+def test_a_command_says_it_once_exits_with_2_and_leaves_nothing(whole, tmp_path, number):
+    row = REFUSALS[number]
+    folder = filled(tmp_path, whole)
+    with refused.inside(folder):
+        row.harm()
+    before = held(folder)
+    code, out, err = commanded(row, folder)
+    assert (code, out) == (2, "")
+    *before_it, sentence = err.splitlines()
+    assert row.fits(sentence.removeprefix("echospan: ")), err
+    assert sentence.startswith("echospan: ")
+    if row.error is not DivergenceError:  # which ends a training that has said how it goes
+        assert before_it == []
+    assert held(folder) == before
+
+
+@pytest.mark.parametrize("error", EchospanError.__subclasses__())
+def test_it_comes_whole_from_another_process(error):
+    sent = pickle.loads(pickle.dumps(error("one line\nand another", "mend it")))
+    assert (type(sent), str(sent)) == (error, "one line and another; mend it")
+    assert (sent.fact, sent.remedy) == ("one line and another", "mend it")
+
+
+def typed(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "echospan", *args], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("train", "fixed", "--hiden", "3"),
+        ("echo", "nowhere", "abc"),
+        ("bench", "--cores", "gru", "--engine", "dask", "--address", "nonsense://x"),
+    ],
+)
+def test_in_a_process_of_its_own_it_is_one_line_too(tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    ended = typed(*args)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("echospan: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_with_debug_it_shows_where_it_came_from():
+    ended = typed("train", "fixed", "--hiden", "3", "--debug")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("Traceback")
+    assert "SettingError: there is no flag --hiden; did you mean --hidden?" in ended.stderr
+
+
+def test_a_tyro_that_does_not_tell_its_refusals_in_parts_tells_them_itself(monkeypatch, capsys):
+    monkeypatch.delattr("tyro._errors.on_parse_error")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "fixed", "--hiden", "3"])
+    assert end.value.code == 2
+    said = capsys.readouterr()
+    assert "--hiden" in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+def test_every_refusal_of_the_source_has_its_row(raised):
+    provoked_at = set[tuple[str, int]]().union(*(places(raised(n)) for n in range(len(REFUSALS))))
+    unreached = dict(UNREACHED)
+    for file, line, words in sites():
+        named = [key for key in unreached if key[0] == file and key[1] in words]
+        if (file, line) in provoked_at:
+            assert not named, f"{file}:{line} is provoked: take it out of UNREACHED"
+        else:
+            assert named, f"{file}:{line} has no row: {words}"
+            del unreached[named[0]]
+    assert not unreached, "what is no longer there"
+
+
+def sites():
+    """File, line and words of every `raise` that a person may see."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Raise) or node.exc is None:
+                continue
+            name = ast.unparse(node.exc).partition("(")[0]
+            # Errors of a programmer, as Python has them, are none of ours.
+            if not hasattr(builtins, name) and name not in APART:
+                yield str(path.relative_to(SOURCE)), node.lineno, ast.unparse(node.exc)
