@@ -12,8 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from echospan import ModelConfig, Recipe, TrainingConfig, train
+from echospan import EchoModel, ModelConfig, Recipe, TrainingConfig, train
+from echospan.checkpoint import save
+from echospan.cli import main
+from echospan.export import pack
+from echospan.recipes import RECIPES
 from echospan.web.served import Served
+from echospan.web.single_file import single_file
 from serving import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -404,3 +409,107 @@ def test_it_looks_well_and_has_no_barrier(chromium, served, size):
             assert page.evaluate(wide), "it must be scrolled sideways"
             if folder:
                 page.screenshot(path=Path(folder, f"page-{view}-{size}.png"), full_page=True)
+
+
+@pytest.fixture
+def file(models, tmp_path):
+    """The GRU's page as one file."""
+    path = tmp_path / "echo.html"
+    path.write_text(single_file(pack(models["gru"], "alone", [1.0] * 5)))
+    return path
+
+
+def test_the_page_as_one_file_answers_as_pytorch_does(chromium, models, file):
+    text, gru = letters(10_000), models["gru"]
+    with opened(chromium, file.as_uri()) as page:
+        typed(page, text[:10])
+        assert row(page, 1) == gru.echo(text[:10], 4)
+        page.evaluate("Echospan.page.reset()")
+        wait_for(page, "Echospan.page.histories[0].read === 0")
+        believed = page.evaluate(
+            """async (text) => {
+              const steps = await Echospan.page.sources[0].push(text, 4);
+              return steps.map((s) => s.beliefs.map((b) => b.symbol).join(""));
+            }""",
+            text,
+        )
+        page.evaluate("Echospan.page.reset()")
+        paste(page, text)
+        wait_for(page, "Echospan.page.histories[0].read === 10000")
+        shown = row(page, 1)
+    with torch.inference_mode():
+        logits = gru(torch.tensor([gru.alphabet.encode(text)]))[0][0]
+    best = logits.topk(2).values
+    tied = (best[..., 0] - best[..., 1] < 1e-4).any(-1).tolist()
+    answers = [gru.alphabet.decode(ids) for ids in logits.argmax(-1).tolist()]
+    assert sum(tied) < 10
+    wrong = [t for t in range(10_000) if believed[t] != answers[t] and not tied[t]]
+    assert wrong == []
+    assert shown[-10:] == gru.echo(text, 4)[-10:]
+
+
+def test_the_file_has_the_game_too_and_no_barrier(chromium, file):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(chromium, file.as_uri()) as page:
+        page.get_by_role("link", name="n-back game").click()
+        page.get_by_role("button", name="Start").press("Enter")
+        play(page, lambda n: n <= 1)
+        assert page.locator("#spans td").nth(1).inner_text() == "1"
+        found = Axe().run(page).response["violations"]
+        assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+
+
+def test_the_file_may_run_nothing_but_itself(chromium, file):
+    page = file.read_text()
+    policy = page.split('Content-Security-Policy" content="')[1].split('"')[0]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    planted = page.replace("</body>", "<script>globalThis.ran = true</script></body>")
+    file.write_text(planted)
+    context = chromium.new_context()
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    assert tab.evaluate("globalThis.ran") is None
+    assert tab.evaluate("Echospan.page.sources[0].name") == "alone"
+    context.close()
+    file.write_text(page.replace('"read"', '"raed"'))  # a script that was tampered with
+    context = chromium.new_context()
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    assert tab.evaluate("globalThis.Echospan?.Memory") is None
+    context.close()
+
+
+@pytest.mark.parametrize("recipe", ["fixed", "variable"])
+def test_the_file_of_a_recipe_is_small(recipe):
+    assert len(single_file(pack(EchoModel(RECIPES[recipe].model)))) < 1_000_000
+
+
+def test_what_a_model_is_called_cannot_break_out(models):
+    page = single_file(pack(models["gru"], "</script><script>alert(1)</script>"))
+    assert "alert(1)</script>" not in page.split("</title>")[1]
+    assert "<title>Echospan: &lt;/script&gt;" in page
+
+
+def test_the_command_writes_the_file_or_says_why_not(fixed_run, tmp_path, capsys):
+    out = tmp_path / "echo.html"
+    command = ["export", str(fixed_run), "--format", "html", "-o", str(out)]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 0
+    written = out.read_bytes()
+    assert "open it in a browser" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 2
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_bytes() == written
+    other = tmp_path / "attention"
+    config = ModelConfig(core="attention", hidden=16, max_delay=2)
+    save(EchoModel(config), TrainingConfig(), other, {})
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(other), "--format", "html", "-o", str(tmp_path / "other.html")])
+    assert end.value.code == 2
+    assert "open it with echospan serve" in capsys.readouterr().err
+    assert not (tmp_path / "other.html").exists()

@@ -8,7 +8,7 @@ is told it, `told (delay, gate·hidden)`, all constant biases within.
 """
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -68,9 +68,12 @@ def _one_layer(core: nn.Module) -> bool:
 
 @torch.no_grad()
 def pack(
-    model: EchoModel, name: str = "echo", recall: Mapping[str, Any] | None = None
+    model: EchoModel, name: str = "echo", recall: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """A model as a page runs it, `name` and `recall` handed on; SettingError for another core."""
+    """A model as a page runs it, with its name and its recall by delay as it was measured.
+
+    Raises SettingError for a core that does not run there.
+    """
     core = model.core
     kind, parts_of = _PACKED.get(type(core), ("", None))
     if parts_of is None or not _one_layer(core):

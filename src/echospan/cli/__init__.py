@@ -20,7 +20,7 @@ COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "train": (runs.Train, f"{{{','.join(RECIPES)}}}", runs.train),
     "evaluate": (runs.Evaluate, "RUN …", runs.evaluate),
     "echo": (runs.Echo, "RUN [TEXT]", runs.echo),
-    "export": (exports.Export, "RUN -o FOLDER", exports.export),
+    "export": (exports.Export, "RUN -o PLACE", exports.export),
     "profile": (layers.Profile, "LAYER …", layers.profile),
     "check": (layers.Check, "LAYER …", layers.check),
     "selftest": (layers.SelfTest, "", layers.selftest),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from echospan.cli.places import free
 from echospan.errors import ExportError
 
 
@@ -16,11 +17,12 @@ class Export:
     """Write a model for programs without PyTorch, once it is sure to answer there as it does here.
 
     onnx: a folder with the graph of whole sequences, that of one step, and what they mean.
+    html: the page of `echospan serve` as one file that needs no server, the model inside.
     """
 
     run: tyro.conf.Positional[Path]
     """The run folder."""
-    format: Literal["onnx"] = "onnx"
+    format: Literal["onnx", "html"] = "onnx"
     """What is written."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
     """Where to."""
@@ -32,6 +34,27 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
+    return _onnx(command) if command.format == "onnx" else _html(command)
+
+
+def _html(command: Export) -> int:
+    from echospan.checkpoint import load, write_whole
+    from echospan.export import pack
+    from echospan.web.measured import measured_recall
+    from echospan.web.single_file import single_file
+
+    free(command.out, command.overwrite)
+    name = command.run.resolve().name
+    page = single_file(pack(load(command.run), name, measured_recall(command.run))).encode()
+    write_whole(command.out, page)
+    if command.json:
+        print(json.dumps({"out": str(command.out), "bytes": len(page)}))
+    else:
+        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
+    return 0
+
+
+def _onnx(command: Export) -> int:
     from echospan.checkpoint import load
     from echospan.export import check_export, export_onnx
 

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import tyro
 
 from echospan.alphabet import NAMED
 from echospan.cli.flags import Whole
+from echospan.cli.places import free
 from echospan.errors import EchospanError, SettingError
 
 if TYPE_CHECKING:
@@ -140,21 +140,6 @@ def profile(command: Profile) -> int:
     for error in failed:
         print(f"echospan: {error}", file=sys.stderr)
     return 130 if interrupted else 2 if failed else 0
-
-
-def free(path: Path, overwrite: bool) -> None:
-    """Whether a file may be written there, found out before the work and not after it."""
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise SettingError(f"{path} exists already", "name another, or add --overwrite")
-    if not path.resolve().parent.is_dir():
-        raise SettingError(f"{path.parent} is no folder", "make it, or name another")
-    try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
-    except OSError as e:
-        raise SettingError(
-            f"nothing can be written to {path.resolve().parent} ({e.strerror})", "name another"
-        ) from None
 
 
 def _measurer(name: str, layer: Any, command: Profile) -> Callable[..., Any]:

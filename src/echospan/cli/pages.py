@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +36,12 @@ def serve(command: Serve) -> int:
     import torch
 
     from echospan.checkpoint import load
+    from echospan.web.measured import measured_recall
     from echospan.web.served import Served
 
     torch.set_num_threads(1)  # these models are too small for two: the second one only waits
     models = [
-        Served(name, load(run), _measured(run))
+        Served(name, load(run), measured_recall(run))
         for name, run in zip(_names(command.runs), command.runs, strict=True)
     ]
     running = server(models, also=command.host)
@@ -59,12 +59,3 @@ def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' own names, where these differ; else as they were given."""
     names = [run.resolve().name for run in runs]
     return names if len(set(names)) == len(names) else [str(run) for run in runs]
-
-
-def _measured(run: Path) -> list[float] | None:
-    """Recall by delay as the run's evaluation has it, where it is there and can be read."""
-    try:
-        told = json.loads((run / "evaluation.json").read_bytes())
-        return [float(d["recall"]) for d in told["delays"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
