@@ -1604,7 +1604,8 @@ REFUSALS = [
     # the page
     R(
         SettingError,
-        "no run folder is named; name one or more, such as runs/variable",
+        "no run folder is named; name one or more, such as runs/variable, or a model that is "
+        "shipped with --model",
         args="serve",
     ),
     R(

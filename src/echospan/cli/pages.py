@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from echospan import shipping
 from echospan.errors import SettingError
 
 
@@ -15,8 +16,10 @@ from echospan.errors import SettingError
 class Serve:
     """Open a page on which one types and sees what models hold in memory, side by side."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders; all read the same keys."""
+    model: tuple[str, ...] = ()
+    """Models that are shipped with the package, by name, shown beside the runs."""
     port: int = 8737
     """Where it listens; 0 picks a port that is free."""
     host: str = "127.0.0.1"
@@ -25,8 +28,12 @@ class Serve:
 
 def serve(command: Serve) -> int:
     """Exit 0 once it is ended by Ctrl-C."""
-    if not command.runs:
-        raise SettingError("no run folder is named", "name one or more, such as runs/variable")
+    folders = [*command.runs, *(shipping.folder(name) for name in command.model)]
+    if not folders:
+        raise SettingError(
+            "no run folder is named",
+            "name one or more, such as runs/variable, or a model that is shipped with --model",
+        )
     try:
         from echospan.web.server import listen, server
     except ModuleNotFoundError as e:
@@ -42,7 +49,7 @@ def serve(command: Serve) -> int:
     torch.set_num_threads(1)  # these models are too small for two: the second one only waits
     models = [
         Served(name, load(run), measured_recall(run))
-        for name, run in zip(_names(command.runs), command.runs, strict=True)
+        for name, run in zip(_names(folders), folders, strict=True)
     ]
     running = server(models, also=command.host)
     with listen(command.host, command.port) as listening:
