@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from echospan import ModelConfig, Recipe, TrainingConfig, train
-from echospan.checkpoint import load, save
+from echospan import EchoModel, ModelConfig, Recipe, TrainingConfig, train
+from echospan.checkpoint import save
 from echospan.cli import main
+from echospan.export import pack
+from echospan.recipes import RECIPES
 from echospan.web.served import Served
+from echospan.web.single_file import single_file
 from serving import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -225,6 +228,8 @@ def test_ten_thousand_characters_are_pasted_and_counted(page, models):
         assert counted[0] == 9996
         assert counted[1] == pytest.approx(right, abs=2)  # a tie may fall either way in a batch
         assert row(page, place + 1)[-10:] == said[-10:]
+    by_delay = page.evaluate("Echospan.page.histories[0].byDelay.map((d) => d.answers)")
+    assert by_delay == [10_000, 9_999, 9_998, 9_997, 9_996]
     assert "of 9,996 answers right" in page.locator(".score").first.inner_text()
 
 
@@ -246,6 +251,17 @@ def test_pause_keeps_what_is_typed_until_it_goes_on(page):
     page.keyboard.press("Escape")
     wait_for(page, "Echospan.page.histories[0].read === 6")
     assert row(page, 0) == "abcdef"
+
+
+def test_a_long_text_may_be_held_and_let_go_on(page):
+    paste(page, letters(20_000))
+    page.keyboard.press("Escape")
+    wait_for(page, "!Echospan.page.feed.running")
+    held = read(page)
+    assert held < 20_000
+    assert page.locator("#waiting").inner_text() == f"{20_000 - held:,} letters wait."
+    page.keyboard.press("Escape")
+    wait_for(page, "Echospan.page.histories[0].read === 20000")
 
 
 def test_random_letters_run_at_the_speed_that_is_set_and_a_reset_forgets(page):
@@ -386,6 +402,7 @@ def test_it_looks_well_and_has_no_barrier(chromium, served, size):
         for view in ("echo", "game"):
             page.evaluate(f"location.hash = '{view}'")  # which forgets nothing where it is shown
             page.locator(f"#{view}").wait_for()
+            assert (view == "game") or read(page) == 57
             found = Axe().run(page).response["violations"]
             grave = [v for v in found if v["impact"] in ("serious", "critical")]
             assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in grave] == []
@@ -395,53 +412,105 @@ def test_it_looks_well_and_has_no_barrier(chromium, served, size):
                 page.screenshot(path=Path(folder, f"page-{view}-{size}.png"), full_page=True)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """A run, and the page that was exported of it."""
-    folder = tmp_path_factory.mktemp("alone")
-    save(trained("lru"), TrainingConfig(), folder / "mine", {})
-    with pytest.raises(SystemExit) as end:
-        main(["export", str(folder / "mine"), "--format", "html", "-o", str(folder / "echo.html")])
-    assert end.value.code == 0
-    return load(folder / "mine"), folder / "echo.html"
+@pytest.fixture
+def file(models, tmp_path):
+    """The GRU's page as one file."""
+    path = tmp_path / "echo.html"
+    path.write_text(single_file(pack(models["gru"], "alone", [1.0] * 5)))
+    return path
 
 
-def test_the_exported_page_needs_no_server_and_answers_as_pytorch_does(chromium, alone):
-    model, file = alone
-    text = letters(10_000)
+def test_the_page_as_one_file_answers_as_pytorch_does(chromium, models, file):
+    text, gru = letters(10_000), models["gru"]
     with opened(chromium, file.as_uri()) as page:
-        typed(page, text[:20])
-        assert row(page, 1) == model.echo(text[:20])
-        page.get_by_role("button", name="Reset").click()
+        typed(page, text[:10])
+        assert row(page, 1) == gru.echo(text[:10], 4)
+        page.evaluate("Echospan.page.reset()")
         wait_for(page, "Echospan.page.histories[0].read === 0")
-        paste(page, text)
-        wait_for(page, "Echospan.page.histories[0].read === 10000")
-        said = page.evaluate(
+        believed = page.evaluate(
             """async (text) => {
-              const [source] = Echospan.page.sources;
-              await source.reset();
-              return (await source.push(text, 4)).map((s) => s.beliefs.map((b) => b.symbol));
+              const steps = await Echospan.page.sources[0].push(text, 4);
+              return steps.map((s) => s.beliefs.map((b) => b.symbol).join(""));
             }""",
             text,
         )
-        for d in range(5):
-            assert "".join(step[d] for step in said) == model.echo(text, d)
+        page.evaluate("Echospan.page.reset()")
+        paste(page, text)
+        wait_for(page, "Echospan.page.histories[0].read === 10000")
+        shown = row(page, 1)
+    with torch.inference_mode():
+        logits = gru(torch.tensor([gru.alphabet.encode(text)]))[0][0]
+    best = logits.topk(2).values
+    tied = (best[..., 0] - best[..., 1] < 1e-4).any(-1).tolist()
+    answers = [gru.alphabet.decode(ids) for ids in logits.argmax(-1).tolist()]
+    assert sum(tied) < 10
+    wrong = [t for t in range(10_000) if believed[t] != answers[t] and not tied[t]]
+    assert wrong == []
+    assert shown[-10:] == gru.echo(text, 4)[-10:]
 
 
-def test_the_exported_page_has_the_game_too(chromium, alone):
-    with opened(chromium, alone[1].as_uri() + "#game") as page:
+def test_the_file_has_the_game_too_and_no_barrier(chromium, file):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(chromium, file.as_uri()) as page:
+        page.get_by_role("link", name="n-back game").click()
         page.get_by_role("button", name="Start").press("Enter")
         play(page, lambda n: n <= 1)
-        assert page.locator("#spans td").nth(0).inner_text() == "You"
         assert page.locator("#spans td").nth(1).inner_text() == "1"
+        found = Axe().run(page).response["violations"]
+        assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
-def test_a_core_that_no_page_runs_is_sent_to_the_server(tmp_path, capsys):
-    save(trained("attention"), TrainingConfig(), tmp_path / "run", {})
+def test_the_file_may_run_nothing_but_itself(chromium, file):
+    page = file.read_text()
+    policy = page.split('Content-Security-Policy" content="')[1].split('"')[0]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    planted = page.replace("</body>", "<script>globalThis.ran = true</script></body>")
+    file.write_text(planted)
+    context = chromium.new_context()
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    assert tab.evaluate("globalThis.ran") is None
+    assert tab.evaluate("Echospan.page.sources[0].name") == "alone"
+    context.close()
+    file.write_text(page.replace('"read"', '"raed"'))  # a script that was tampered with
+    context = chromium.new_context()
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    assert tab.evaluate("globalThis.Echospan?.Memory") is None
+    context.close()
+
+
+@pytest.mark.parametrize("recipe", ["fixed", "variable"])
+def test_the_file_of_a_recipe_is_small(recipe):
+    assert len(single_file(pack(EchoModel(RECIPES[recipe].model)))) < 1_000_000
+
+
+def test_what_a_model_is_called_cannot_break_out(models):
+    page = single_file(pack(models["gru"], "</script><script>alert(1)</script>"))
+    assert "alert(1)</script>" not in page.split("</title>")[1]
+    assert "<title>Echospan: &lt;/script&gt;" in page
+
+
+def test_the_command_writes_the_file_or_says_why_not(fixed_run, tmp_path, capsys):
+    out = tmp_path / "echo.html"
+    command = ["export", str(fixed_run), "--format", "html", "-o", str(out)]
     with pytest.raises(SystemExit) as end:
-        main(["export", str(tmp_path / "run"), "--format", "html", "-o", str(tmp_path / "x.html")])
+        main(command)
+    assert end.value.code == 0
+    written = out.read_bytes()
+    assert "open it in a browser" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        main(command)
     assert end.value.code == 2
-    assert "attention does not run in a page on its own; open it with echospan serve" in (
-        capsys.readouterr().err
-    )
-    assert not (tmp_path / "x.html").exists()
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_bytes() == written
+    other = tmp_path / "attention"
+    config = ModelConfig(core="attention", hidden=16, max_delay=2)
+    save(EchoModel(config), TrainingConfig(), other, {})
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(other), "--format", "html", "-o", str(tmp_path / "other.html")])
+    assert end.value.code == 2
+    assert "open it with echospan serve" in capsys.readouterr().err
+    assert not (tmp_path / "other.html").exists()

@@ -70,9 +70,9 @@ def _one_layer(core: nn.Module) -> bool:
 def pack(
     model: EchoModel, name: str = "echo", recall: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """A model as a page runs it; SettingError for a core that it does not know.
+    """A model as a page runs it, with its name and its recall by delay as it was measured.
 
-    `name` and `recall`, the share at each delay where it was measured, are handed on.
+    Raises SettingError for a core that does not run there.
     """
     core = model.core
     kind, parts_of = _PACKED.get(type(core), ("", None))

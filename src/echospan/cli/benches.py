@@ -17,6 +17,7 @@ import tyro
 
 from echospan.cli.flags import Whole
 from echospan.cli.parsing import nearest
+from echospan.cli.places import free
 from echospan.errors import SettingError
 
 if TYPE_CHECKING:
@@ -337,7 +338,6 @@ class _Told:
 def results(command: Results) -> int:
     """Exit 0, also where nothing fits the filters."""
     from echospan.checkpoint import write_whole
-    from echospan.cli.places import free
     from echospan.store import COLUMNS, Store, as_json, differences
 
     for path in (command.csv, command.jsonl):
@@ -441,7 +441,6 @@ def _show(rows: list[dict[str, Any]], *, each: bool) -> None:
 def report(command: Report) -> int:
     """Exit 0 once all files are written."""
     from echospan.checkpoint import write_whole
-    from echospan.cli.places import free
     from echospan.plots import picture
     from echospan.report import figures, page
     from echospan.store import Store

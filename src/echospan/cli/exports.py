@@ -16,9 +16,8 @@ from echospan.errors import ExportError
 class Export:
     """Write a model for programs without PyTorch, once it is sure to answer there as it does here.
 
-    onnx: a folder with the graph of whole sequences, that of one step, and what they mean. html:
-    one file, the page of `echospan serve` with the model inside, opened from a disk or hosted
-    anywhere.
+    onnx: a folder with the graph of whole sequences, that of one step, and what they mean.
+    html: the page of `echospan serve` as one file that needs no server, the model inside.
     """
 
     run: tyro.conf.Positional[Path]
@@ -35,12 +34,12 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
-    return _as_page(command) if command.format == "html" else _as_graphs(command)
+    return _onnx(command) if command.format == "onnx" else _html(command)
 
 
-def _as_page(command: Export) -> int:
+def _html(command: Export) -> int:
     from echospan.checkpoint import load, measured_recall, write_whole
-    from echospan.packing import pack
+    from echospan.export import pack
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
@@ -50,11 +49,11 @@ def _as_page(command: Export) -> int:
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
     else:
-        print(f"{command.out}: {len(page) / 1000:,.0f} KB, the model inside")
+        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
     return 0
 
 
-def _as_graphs(command: Export) -> int:
+def _onnx(command: Export) -> int:
     from echospan.checkpoint import load
     from echospan.export import check_export, export_onnx
 

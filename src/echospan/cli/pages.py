@@ -17,10 +17,10 @@ from echospan.errors import SettingError
 class Serve:
     """Open a page on which one types and sees what models hold in memory, side by side."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders; all read the same keys."""
-    model: str | None = None
-    """A model that is shipped: fixed, variable or bits; beside the runs, where some are named."""
+    model: tuple[str, ...] = ()
+    """Models that are shipped with the package, by name, shown beside the runs."""
     port: int = 8737
     """Where it listens; 0 picks a port that is free."""
     host: str = "127.0.0.1"
@@ -30,8 +30,7 @@ class Serve:
 def serve(command: Serve) -> int:
     """Exit 0 once it is ended by Ctrl-C."""
     folders = [there(run) for run in command.runs]
-    if command.model is not None:
-        folders.append(shipping.folder(command.model))
+    folders += [shipping.folder(name) for name in command.model]
     if not folders:
         raise SettingError("no run folder is named", NAME_ONE)
     try:

@@ -139,9 +139,12 @@ Echospan.Page = class {
   // The view that the address names; the models begin anew in each.
   #view() {
     const game = location.hash === "#game";
-    if (game === this.gameShown) return;
-    const changed = this.gameShown !== undefined;
-    this.gameShown = game;
+    if (game === this.inGame) {
+      part(game ? "answer" : "keys").focus();
+      return;
+    }
+    const began = this.inGame !== undefined;
+    this.inGame = game;
     part("game").hidden = !game;
     part("echo").hidden = game;
     for (const link of document.querySelectorAll("nav a")) {
@@ -149,7 +152,7 @@ Echospan.Page = class {
       else link.removeAttribute("aria-current");
     }
     this.feed.play(false);
-    if (changed) this.reset();
+    if (began) this.reset();
     if (!game) part("keys").focus();
     else part("start").focus();
   }
@@ -162,7 +165,7 @@ Echospan.Card = class {
     const find = (selector) => card.querySelector(selector);
     this.source = source;
     find("h2").textContent = source.name;
-    find(".about").textContent = `${source.core}, ${source.hidden} units, delays 0–${source.maxDelay}`;
+    find(".about").textContent = `${source.core}, ${source.hidden} units, delays\u00a00\u2060–\u2060${source.maxDelay}`;
     find(".scroll").setAttribute("aria-label", `What ${source.name} holds now`);
     find("canvas").setAttribute("aria-label", `Heat map of ${source.name}'s ${source.hidden} hidden units over the last ${Echospan.SHOWN} steps`);
     this.score = find(".score output");

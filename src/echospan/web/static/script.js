@@ -4,10 +4,8 @@ globalThis.Echospan ??= {};
 
 Echospan.Local = class {
   constructor(model) {
-    const { name, alphabet, maxDelay, hidden, core } = model;
-    Object.assign(this, { model, name, alphabet, maxDelay, hidden, core });
-    this.delay = model.delay ?? maxDelay;
-    this.recall = model.recall ?? null;
+    const { name, alphabet, maxDelay, delay, hidden, core, recall } = model;
+    Object.assign(this, { model, name, alphabet, maxDelay, delay, hidden, core, recall });
   }
 
   async push(symbols, delay) {
@@ -22,7 +20,7 @@ Echospan.Local = class {
   }
 
   #step(symbol, delay) {
-    const { hidden, logits } = this.model.step(this.alphabet.indexOf(symbol) + 1);
+    const { hidden, logits } = this.model.step(this.alphabet.indexOf(symbol) + 1, delay);
     const symbols = this.alphabet.length + 1;
     const beliefs = [];
     for (let d = 0; d <= this.maxDelay; d++) {
@@ -33,7 +31,7 @@ Echospan.Local = class {
       const id = best - d * symbols;
       beliefs.push({ symbol: id ? this.alphabet[id - 1] : Echospan.BLANK, sure: 1 / total });
     }
-    return { symbol, echo: beliefs[delay].symbol, hidden: Float32Array.from(hidden), beliefs };
+    return { symbol, echo: beliefs[delay].symbol, hidden: hidden, beliefs };
   }
 };
 
