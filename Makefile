@@ -39,7 +39,8 @@ coverage: install
 browser:
 	@for name in chromium chromium-browser chrome; do command -v $$name >/dev/null && exit; done; \
 	if command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
-	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core; \
+	  apt-get update -q && apt-get install -q -y --no-install-recommends chromium fonts-dejavu-core \
+	    || echo "no Chromium could be installed: the tests of the page tell" >&2; \
 	else echo "no Chromium here: install one to test the page" >&2; fi
 
 # Into site/, to be read from disk or put on any server; a test builds it too.

@@ -118,7 +118,7 @@ def main() -> None:
     if args.kills is not None:
         sys.exit(0 if kills(args.kills) else 1)
     if args.quick:
-        efficiency(2, 5_000, 1, hidden=16, delay=2)
+        efficiency(2, 2_000, 1, hidden=16, delay=2)
         return
     sys.exit(0 if efficiency(8, 400_000, 3) >= 1.7 else 1)
 

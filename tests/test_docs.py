@@ -42,6 +42,8 @@ def test_each_block_of_a_page_says_what_is_printed(page, tmp_path, monkeypatch):
         named = re.match(r"# (\w+\.\w+)\n", block)
         if named:
             Path(named[1]).write_text(block)
+            # Another test may have a module of that name.
+            monkeypatch.delitem(sys.modules, Path(named[1]).stem, raising=False)
         elif language == "python":
             printed = said(lambda block=block: exec(block, {"__name__": "__main__"}))
             assert printed.split() == " ".join(promised(block)).split(), block
