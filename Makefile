@@ -3,7 +3,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch
 FRESH := .wheel-venv
 
-.PHONY: install train test coverage wheel browser docs
+.PHONY: install train test coverage mutation wheel browser docs
 
 install: $(VENV)/.installed
 
@@ -46,6 +46,11 @@ browser:
 # Into site/, to be read from disk or put on any server; a test builds it too.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Half an hour on one core; goes on where it was stopped.
+mutation: install
+	$(BIN)/pip install -q -c constraints.txt -e ".[mutation]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutation
 
 # The built wheel, in an environment that has nothing of the checkout.
 wheel: install

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import sys
 from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from echospan.checkpoint import (
     fingerprint,
     load,
     load_recipe,
+    measured_recall,
     read_snapshot,
     save,
     sealed,
@@ -34,7 +36,7 @@ from echospan.checkpoint import (
 )
 from echospan.errors import RunError
 from echospan.model import EchoModel
-from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
 RECIPE = Recipe(
     model=ModelConfig(alphabet="abc", max_delay=2, hidden=4), training=TrainingConfig(steps=7)
@@ -92,6 +94,30 @@ def test_a_model_comes_back_as_it_was_with_the_recipe_that_made_it(tmp_path, con
         assert name == same
         assert torch.equal(mine, theirs)
     assert not load(tmp_path / "run").training
+
+
+MADE = Made(
+    training=RECIPE.training,
+    versions={"echospan": "1.0", "torch": "3.0"},
+    threads=7,
+    machine="a loom",
+    repeatable=True,
+)
+
+
+def test_a_run_says_how_its_model_was_made_and_that_is_under_its_checksum_too(model, tmp_path):
+    model.made = MADE
+    run = save(model, RECIPE.training, tmp_path / "run", {})
+    assert load(run).made == MADE
+    told = json.loads((run / "config.json").read_text())["made"]
+    assert told == {k: v for k, v in asdict(MADE).items() if k != "training"}
+    changed(run, made=told | {"repeatable": False})
+    assert "(its checksum differs)" in refusal(load, run)
+
+
+def test_a_model_that_nobody_trained_does_not_say_how_it_was_made(run):
+    assert json.loads((run / "config.json").read_text())["made"] is None
+    assert load(run).made is None
 
 
 def test_weights_may_lie_in_memory_in_any_order(model, tmp_path):
@@ -262,6 +288,38 @@ def test_a_disk_that_refuses_any_step_leaves_the_run_that_was_there(model, tmp_p
         ]
         * 8,  # a folder, three files, its mode, a folder for the old one, and two moves
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders change places in one move on Linux")
+def test_at_no_moment_is_there_no_run_in_the_place_of_the_old_one(model, tmp_path, monkeypatch):
+    run = save(model, RECIPE.training, tmp_path / "run", {"note": "old"})
+    disk = Disk(monkeypatch)
+    save(model, RECIPE.training, run, {"note": "new"}, overwrite=True)
+    assert (run / "note").read_text() == "new"
+    assert run not in disk.places
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("why", [errno.ENOSPC, errno.EINVAL, errno.ENOSYS])
+def test_where_the_system_will_not_exchange_two_folders_they_are_moved_or_it_is_told(
+    model, tmp_path, monkeypatch, why
+):
+    class Kernel:
+        def renameat2(self, *_):
+            ctypes.set_errno(why)
+            return -1
+
+    run = save(model, RECIPE.training, tmp_path / "run", {"note": "old"})
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Kernel())
+    if why == errno.ENOSPC:
+        assert refusal(save, model, RECIPE.training, run, {"note": "new"}, overwrite=True) == (
+            f"the run could not be written to {run} (No space left on device); "
+            "make room or name another folder with --out"
+        )
+    else:  # an old kernel, or a disk that does not know it
+        save(model, RECIPE.training, run, {"note": "new"}, overwrite=True)
+    assert (run / "note").read_text() == ("old" if why == errno.ENOSPC else "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.usefixtures("two_moves")
@@ -441,6 +499,25 @@ def test_a_run_of_the_first_format_is_checked_by_its_weights_alone(run):
     assert "(its checksum differs)" in refusal(load, run)
     changed(run, format=2, sha256=digest)
     assert "(its checksum differs)" in refusal(load, run)
+
+
+@pytest.mark.parametrize(("says", "known"), [({"echospan": "0.0.9"}, "0.0.9"), ({}, "?")])
+def test_a_run_of_the_second_format_says_only_which_echospan_made_it(run, says, known):
+    config = json.loads((run / "config.json").read_text())
+    del config["made"], config["echospan"]
+    text = json.dumps([config["model"], config["training"]], sort_keys=True)
+    weights = safetensors.torch.load_file(run / "model.safetensors")
+    told = config | says | {"format": 2, "sha256": checkpoint._digest(text, weights)}
+    (run / "config.json").write_text(json.dumps(told))
+    assert load(run).made == Made(training=RECIPE.training, versions={"echospan": known})
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_run_that_is_unfinished_is_no_model_yet(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    assert refusal(load, tmp_path) == (
+        f"{tmp_path} holds a run that was not finished; go on with echospan train --resume"
+    )
 
 
 # Snapshots of a training under way
@@ -700,6 +777,29 @@ def test_numbers_without_a_word_with_them_are_refused(tmp_path):
     assert refusal(unsealed, tmp_path / "none", "state", "begin anew") == (
         f"{tmp_path} has no none; name a folder that echospan train made"
     )
+
+
+# What a run says it recalls
+
+
+def test_recall_is_read_from_a_runs_evaluation(run):
+    told = {"delays": [{"recall": 1, "bits": 2.0}, {"recall": 0.5}]}
+    (run / "evaluation.json").write_text(json.dumps(told) + " " * 9_000_000)
+    assert measured_recall(str(run)) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", '{"delays": 1}', '{"delays": [{}]}', '{"delays": [{"recall": "x"}]}'),
+        '{"delays": []}' + " " * 10_000_000,
+    ],
+    ids=len,
+)
+def test_where_an_evaluation_cannot_be_read_there_is_none(run, text):
+    assert measured_recall(run) is None
+    (run / "evaluation.json").write_text(text)
+    assert measured_recall(run) is None
 
 
 # The fingerprint of a model

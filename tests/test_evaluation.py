@@ -1,6 +1,7 @@
 """The figures are what their definitions say: all are counted again from what a model was asked."""
 
 import math
+import platform
 import time
 from dataclasses import FrozenInstanceError
 
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from torch import nn
 
+import echospan
 from echospan.evaluation import (
     DelayRecall,
     Evaluation,
     SpanEvaluation,
     always_valid,
+    as_report,
     evaluate,
     evaluate_span,
     length_recall,
@@ -225,6 +228,33 @@ def test_blanks_are_told_beside_recall():
 def test_what_was_measured_cannot_be_changed_afterwards(told):
     with pytest.raises(FrozenInstanceError):
         told.delays = ()
+
+
+@pytest.mark.parametrize(("target", "reached", "span"), [(0.99, False, 0), (0.4, True, 2)])
+def test_a_report_holds_every_figure_the_target_and_what_made_them(target, reached, span):
+    delays = tuple(DelayRecall(d, 1000, n, 1.5) for d, n in enumerate((1000, 500, 1000)))
+    told = as_report(Untaught(2), Evaluation(delays, 8, 6), target, {"seconds": 3.5})
+    assert told == {
+        "target": target,
+        "reached": reached,
+        "delays": [d.as_dict() for d in delays],
+        "blank_accuracy": 0.75,
+        "span": span,
+        "recalled_bits": 4.5,
+        "seconds": 3.5,
+        "versions": {
+            "echospan": echospan.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "threads": torch.get_num_threads(),
+    }
+
+
+def test_a_report_counts_only_the_delays_that_were_asked_for_towards_the_target():
+    delays = recalls(1000, 500, 1000)
+    model = Untaught(2, delay=2)
+    assert as_report(model, Evaluation(delays, 0, 0), 0.99, {})["reached"]
 
 
 # Recall, counted again
