@@ -300,6 +300,19 @@ def test_at_no_moment_is_there_no_run_in_the_place_of_the_old_one(model, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_run_is_replaced_where_it_is_named_from_here(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for note in ("old", "new"):
+        save(model, RECIPE.training, Path("run"), {"note": note}, overwrite=True)
+    assert Path("run/note").read_text() == "new"
+
+
+def test_what_the_system_says_of_folders_that_cannot_change_places_is_what_is_told(tmp_path):
+    (tmp_path / "made").mkdir()
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        checkpoint._swap(tmp_path / "made", tmp_path / "gone")
+
+
 @pytest.mark.parametrize("why", [errno.ENOSPC, errno.EINVAL, errno.ENOSYS])
 def test_where_the_system_will_not_exchange_two_folders_they_are_moved_or_it_is_told(
     model, tmp_path, monkeypatch, why
@@ -337,9 +350,12 @@ def test_a_disk_that_is_gone_for_good_has_the_old_run_somewhere(model, tmp_path,
     assert old != run  # both moves are over by then: it was put aside and could not be put back
 
 
+@pytest.mark.parametrize("moves", [1, 2])
 def test_an_old_run_that_cannot_be_cleared_away_does_not_spoil_the_new_one(
-    model, tmp_path, monkeypatch
+    model, tmp_path, monkeypatch, request, moves
 ):
+    if moves == 2:
+        request.getfixturevalue("two_moves")
     run = save(model, RECIPE.training, tmp_path / "run", {"note": "old"})
 
     def refuse(name, real=os.unlink, **more):
