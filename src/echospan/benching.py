@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from echospan.engines import ENGINES, Engine
-from echospan.errors import EchospanError, EngineError, SettingError
+from echospan.errors import EchospanError, EngineError, SettingError, first_line
 from echospan.grids import Cell, fingerprint
 from echospan.layers import find
 from echospan.profiling import Profile, profile
@@ -208,7 +208,7 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
                 return "failed", "its budget ended before the first step of training"
             return "profile", told.to_json()
         except (Exception, SystemExit) as e:
-            reason = (str(e).splitlines() or [""])[0][:300]
+            reason = first_line(e)[:300]
             cause: BaseException | None = e
             while cause is not None:  # a layer's own error may be told by one of ours
                 if isinstance(cause, MemoryError) or any(t in str(cause) for t in _MEMORY):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from echospan import __version__
-from echospan.errors import EchospanError, RunError
+from echospan.errors import EchospanError, RunError, first_line
 from echospan.model import EchoModel
 from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
@@ -279,8 +279,7 @@ def unsealed(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[s
         ValueError,
         RuntimeError,
     ) as e:
-        reason = (str(e).splitlines() or [""])[0]
-        raise RunError(f"{path} is no whole {what} ({reason})", remedy) from None
+        raise RunError(f"{path} is no whole {what} ({first_line(e)})", remedy) from None
 
 
 def fingerprint(model: EchoModel) -> str:

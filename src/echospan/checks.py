@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from echospan.cores import as_core, copy_module
 from echospan.cores.protocol import State, map_state, tensors
-from echospan.errors import CheckError, CoreError, EchospanError, SettingError
+from echospan.errors import CheckError, CoreError, EchospanError, SettingError, first_line
 
 MakeCore = Callable[[int, int], nn.Module]
 """(features, hidden) -> a module called as `core(x, state) -> (y, state)`."""
@@ -433,7 +433,7 @@ def build(factory: Callable[..., nn.Module], features: int, hidden: int) -> nn.M
     except EchospanError:
         raise
     except Exception as e:
-        reason = (str(e).splitlines() or [""])[0]
+        reason = first_line(e)
         raise CoreError(
             f"{name} raises {type(e).__name__} when it is made ({reason})",
             "give a function of (features, hidden), (hidden) or nothing, or an instance",
@@ -484,8 +484,7 @@ def _result(one: Check, make: MakeCore, reason: str | None) -> CheckResult:
     except CheckError as e:
         seen, remedy = e.fact, e.remedy
     except Exception as e:
-        lines = str(e).splitlines() or [""]
-        seen, remedy = f"{type(e).__name__}: {lines[0]}", "it should raise nothing"
+        seen, remedy = f"{type(e).__name__}: {first_line(e)}", "it should raise nothing"
     passed = not seen
     if passed and reason is not None:
         seen = f"it passes, and was expected to fail ({reason})"

@@ -16,6 +16,9 @@
 One message holds the fact and the remedy, in one sentence.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class EchospanError(Exception):
     """Base of all: `fact` says what was wrong, `remedy` what is allowed and how to mend it."""
@@ -72,3 +75,14 @@ class EngineError(EchospanError, RuntimeError):
 
 class StoreError(EchospanError, OSError):
     """A file of results that cannot be read or written."""
+
+
+def nearest(name: str, there: Iterable[str]) -> str:
+    """`did you mean this? ` where one of these is near, nothing elsewhere."""
+    near = difflib.get_close_matches(name, list(there), 1)
+    return f"did you mean {near[0]}? " if near else ""
+
+
+def first_line(e: BaseException) -> str:
+    """Of what another library says, which may go on for pages."""
+    return (str(e).strip().splitlines() or [""])[0]

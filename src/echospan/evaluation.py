@@ -300,6 +300,15 @@ def stream_errors(
     return answered, errors.tolist()
 
 
+def versions() -> dict[str, str]:
+    """Of what a figure or a model was made with."""
+    return {
+        "echospan": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def as_report(
     model: EchoModel, evaluation: Evaluation, target: float, more: dict[str, Any]
 ) -> dict[str, Any]:
@@ -312,10 +321,6 @@ def as_report(
         "span": evaluation.span(target),
         "recalled_bits": evaluation.recalled_bits,
         **more,
-        "versions": {
-            "echospan": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
         "threads": torch.get_num_threads(),
     }

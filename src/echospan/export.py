@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from echospan import __version__
 from echospan.checkpoint import check_place, write_folder
 from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import CoreError, ExportError, RunError, SettingError
+from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line
 from echospan.model import EchoModel
 from echospan.packing import pack as pack
 from echospan.steps import plain_step
@@ -139,9 +139,8 @@ class _Traced(nn.Module):
             x = torch.cat([x, model.delay_embedding(next(parts))], -1)
         state = map_state(lambda _: next(parts), self.like)
         y, state = self.step(x[:, None] if self.one_step else x, state)
-        logits = model.readouts(y[:, 0] if self.one_step else y)
-        if not model.by_input:
-            logits = logits.unflatten(-1, (model.max_delay + 1, model.symbols))
+        y = y[:, 0] if self.one_step else y
+        logits = model.readouts(y) if model.by_input else model.read_all(y)
         return (logits, *tensors(state))
 
 
@@ -200,7 +199,7 @@ def _trace(model: EchoModel, one_step: bool) -> "onnx.ModelProto":
                 dynamo=False,
             )
     except (RuntimeError, TypeError, ValueError) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        reason = first_line(e) or type(e).__name__
         raise CoreError(
             f"the core {model.config.core} cannot be traced into a graph ({reason})",
             "stream it with echospan.Stream, or write its step without what ONNX lacks",
@@ -334,10 +333,7 @@ def _drawn(model: EchoModel, chance: random.Random, batch: int, time: int) -> li
 def _answers(model: EchoModel, read: Sequence[Tensor], state: State) -> tuple[Tensor, State]:
     """Logits as the graph of whole sequences gives them, of PyTorch; and the state."""
     y, state = model.hidden(read[0], state, read[-1])
-    logits = model.readouts(y)
-    if not model.by_input:
-        logits = logits.unflatten(-1, (model.max_delay + 1, model.symbols))
-    return logits, state
+    return (model.readouts(y) if model.by_input else model.read_all(y)), state
 
 
 class _Session:

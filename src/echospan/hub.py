@@ -13,7 +13,7 @@ import torch
 from echospan import shipping
 from echospan.alphabet import BLANK_MARK, NAMED
 from echospan.checkpoint import load, save
-from echospan.errors import RunError, SettingError
+from echospan.errors import RunError, SettingError, first_line
 from echospan.evaluation import as_report, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe, TrainingConfig, command
@@ -116,9 +116,8 @@ def _hub() -> Any:
 
 
 def _refused(fact: str, e: Exception) -> RunError:
-    reason = (str(e).strip().splitlines() or [""])[0]
     return RunError(
-        f"{fact} ({type(e).__name__}: {reason})",
+        f"{fact} ({type(e).__name__}: {first_line(e)})",
         "see that the name is right, that the network is there, and that you are logged in, with "
         "hf auth login, where the Hub must know you",
     )

@@ -1,7 +1,6 @@
 """Layers as they are given, made into cores that can be trusted, and sized for a fair race."""
 
 import copy
-import difflib
 import importlib
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from torch import nn
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, as_core, copy_module, make_core, tensors
-from echospan.errors import CoreError, EchospanError, SettingError
+from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -33,10 +32,9 @@ def find(layer: str) -> Layer:
     """
     if ":" not in layer:
         if layer not in CORES:
-            near = difflib.get_close_matches(layer, CORES, 1)
             raise SettingError(
                 f"there is no core {layer!r}",
-                (f"did you mean {near[0]}? " if near else "")
+                nearest(layer, CORES)
                 + f"use one of {', '.join(CORES)}, or package.module:factory of your own",
             )
         return layer
@@ -56,10 +54,9 @@ def find(layer: str) -> Layer:
     for part in name.split("."):
         there = sorted(n for n in dir(found) if n[:1] != "_" and callable(getattr(found, n, None)))
         if not hasattr(found, part):
-            near = difflib.get_close_matches(part, there, 1)
             raise SettingError(
                 f"{module} has no {name}",
-                f"did you mean {near[0]}?" if near else f"it has {', '.join(there[:12]) or 'none'}",
+                nearest(part, there).rstrip() or f"it has {', '.join(there[:12]) or 'none'}",
             )
         found = getattr(found, part)
     return cast(Layer, found)
@@ -85,7 +82,7 @@ def _tried_in_training(core: Any, name: str) -> None:
         if y.requires_grad:
             y.sum().backward()
     except Exception as e:
-        reason = (str(e).splitlines() or [""])[0]
+        reason = first_line(e)
         raise CoreError(
             f"{name} cannot be trained: it raises {type(e).__name__} ({reason})",
             "try it yourself, in train() and with backward()",

@@ -100,7 +100,7 @@ class EchoModel(Pretrained, nn.Module):
         n = self.max_delay + 1
         if not self.by_input:
             y, state = self.hidden(symbols, state)
-            return self.readouts(y).view(batch, time, n, self.symbols), state
+            return self.read_all(y), state
         delays = torch.arange(n, device=symbols.device).repeat(batch)
         y, state = self.hidden(symbols.repeat_interleave(n, 0), state, delays)
         return self.readouts(y).view(batch, n, time, self.symbols).transpose(1, 2), state
@@ -127,6 +127,10 @@ class EchoModel(Pretrained, nn.Module):
         return F.linear(y, *self.readouts_at(delays)).view(
             *symbols.shape, len(delays), self.symbols
         )
+
+    def read_all(self, hidden: Tensor) -> Tensor:
+        """Logits `(…, delay, symbol)` of `hidden (…, hidden)`, where one read-out a delay asks."""
+        return self.readouts(hidden).unflatten(-1, (-1, self.symbols))  # type: ignore[no-any-return]
 
     def read(self, hidden: Tensor, delay: int) -> Tensor:
         """Logits `(…, symbol)` of `hidden (…, hidden)` at one delay, the others unasked."""

@@ -13,7 +13,6 @@ far enough.
 import copy
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from echospan import __version__
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.errors import DivergenceError, SettingError
-from echospan.evaluation import evaluate, evaluate_span, length_recall
+from echospan.evaluation import evaluate, evaluate_span, length_recall, versions
 from echospan.layers import Layer, name_of, sizes_of, trusted
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
@@ -400,11 +398,7 @@ def profile(
             "window": Recipe(model=config).window,
             "optimiser": "Adam, betas 0.9 and 0.99, gradient norm at most 1",
         },
-        versions={
-            "echospan": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         threads=torch.get_num_threads(),
     )
 

@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from echospan import __version__
 from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.devices import find_device
-from echospan.errors import DivergenceError, RunError
-from echospan.evaluation import DelayRecall, Evaluation, evaluate
+from echospan.errors import DivergenceError, RunError, first_line
+from echospan.evaluation import DelayRecall, Evaluation, evaluate, versions
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
 from echospan.recipes import Made, Recipe, TrainingConfig
@@ -41,11 +40,7 @@ def made(training: TrainingConfig, repeatable: bool) -> Made:
     """How a model that is trained here and now comes to be."""
     return Made(
         training=training,
-        versions={
-            "echospan": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         threads=torch.get_num_threads(),
         machine=machine(torch.device(training.device)),
         repeatable=repeatable,
@@ -454,7 +449,7 @@ class _Training:
             self.before = kept.facts["seconds"]
             self.history = [_progress(told) for told in kept.facts["history"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as e:
-            reason = (str(e).splitlines() or [""])[0]
+            reason = first_line(e)
             raise RunError(
                 f"the snapshot does not fit its recipe ({reason})", "train it anew"
             ) from e

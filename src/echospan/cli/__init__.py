@@ -12,8 +12,8 @@ from typing import Annotated, Any, cast
 import tyro
 
 from echospan.cli import benches, exports, layers, pages, runs
-from echospan.cli.parsing import nearest, parse
-from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError
+from echospan.cli.parsing import parse
+from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
 from echospan.recipes import BY_INPUT, RECIPES
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {

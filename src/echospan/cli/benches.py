@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from echospan.cli.flags import Whole
-from echospan.cli.parsing import nearest
 from echospan.cli.places import free
-from echospan.errors import SettingError
+from echospan.errors import SettingError, nearest
 
 if TYPE_CHECKING:
     from echospan.benching import CellResult, Moment

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import sys
 import types
 import typing
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal, Union
 
 import tyro
 
-from echospan.errors import EchospanError, SettingError
+from echospan.errors import EchospanError, SettingError, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +48,6 @@ def parse(
     prog = " ".join(command.split()[:2])
     with _heard(refuse):
         return tyro.cli(of or settings, prog=prog, args=args, config=(tyro.conf.OmitArgPrefixes,))
-
-
-def nearest(name: str, there: typing.Iterable[str]) -> str:
-    """`did you mean this? ` where one of these is near, nothing elsewhere."""
-    near = difflib.get_close_matches(name, list(there), 1)
-    return f"did you mean {near[0]}? " if near else ""
 
 
 def _heard(refuse: Callable[[Any], None]) -> AbstractContextManager[None]:

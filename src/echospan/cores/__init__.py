@@ -1,7 +1,6 @@
 """One architecture a file; CORES is the one list of them."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 from torch import nn
 
@@ -28,7 +27,7 @@ from echospan.cores.reservoir import Reservoir as Reservoir
 from echospan.cores.rnn import RNN as RNN
 from echospan.cores.s4d import S4D as S4D
 from echospan.cores.tcn import TCN as TCN
-from echospan.errors import SettingError
+from echospan.errors import SettingError, nearest
 
 
 def _gru(features: int, hidden: int) -> nn.Module:
@@ -63,9 +62,8 @@ CORES: dict[str, Callable[[int, int], nn.Module]] = {
 def make_core(name: str, features: int, hidden: int) -> nn.Module:
     """The core of that name; SettingError, with the nearest name, where there is none."""
     if name not in CORES:
-        near = get_close_matches(name, CORES, 1)
         raise SettingError(
             f"there is no core {name!r}",
-            (f"did you mean {near[0]}? " if near else "") + "use one of " + ", ".join(CORES),
+            nearest(name, CORES) + "use one of " + ", ".join(CORES),
         )
     return CORES[name](features, hidden)

@@ -10,7 +10,6 @@ is a grid in TOML; every setting of `Grid` may stand in it, and several `[[grid]
 The grids that are shipped lie beside this file.
 """
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -26,7 +25,7 @@ from typing import Any
 
 from echospan import __version__
 from echospan.alphabet import NAMED, alphabet
-from echospan.errors import EchospanError, SettingError
+from echospan.errors import EchospanError, SettingError, nearest
 
 
 @lru_cache
@@ -276,10 +275,9 @@ def _grid(table: dict[str, Any], where: str) -> Grid:
     settings: dict[str, Any] = {}
     for name, value in table.items():
         if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, 1)
             raise SettingError(
                 f"{where} has a setting {name!r}",
-                f"did you mean {near[0]}?" if near else f"use {', '.join(kinds)}",
+                nearest(name, kinds).rstrip() or f"use {', '.join(kinds)}",
             )
         many, kind = kinds[name].startswith("tuple"), kinds[name]
         values = value if isinstance(value, list) else [value]

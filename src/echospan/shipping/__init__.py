@@ -8,11 +8,10 @@ The README in each says what it recalls and which command made it; `python -m be
 makes them anew and compares.
 """
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from echospan.errors import SettingError
+from echospan.errors import SettingError, nearest
 
 if TYPE_CHECKING:
     from echospan.model import EchoModel
@@ -28,10 +27,9 @@ def names() -> tuple[str, ...]:
 def folder(name: str) -> Path:
     """The run folder of a model that is shipped; SettingError, with the nearest, for no such."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
         raise SettingError(
             f"no model {name!r} is shipped",
-            (f"did you mean {near[0]}? " if near else "") + f"use one of {', '.join(names())}",
+            nearest(name, names()) + f"use one of {', '.join(names())}",
         )
     return HERE / name
 

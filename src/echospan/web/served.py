@@ -98,7 +98,7 @@ class Served:
         model, (batch, time) = self.model, symbols.shape
         if not model.by_input:
             y, state = model.hidden(symbols, state)
-            return y, model.readouts(y).view(batch, time, -1, model.symbols), state
+            return y, model.read_all(y), state
         fed = torch.arange(self.rows).repeat(batch)
         y, state = model.hidden(symbols.repeat_interleave(self.rows, 0), state, fed)
         logits = model.readouts(y).view(batch, self.rows, time, -1).transpose(1, 2)
