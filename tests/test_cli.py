@@ -189,3 +189,18 @@ def test_the_delay_fed_in_has_settings_of_its_own(capsys):
     with pytest.raises(SystemExit):
         main(["train", "variable", "--conditioning", "input", "--help"])
     assert "192" in capsys.readouterr().out
+
+
+def test_of_several_processes_one_says_what_is_wrong_and_who_is_alone_says_it(monkeypatch, capsys):
+    def said():
+        with pytest.raises(SystemExit) as end:
+            main(["forget"])
+        assert end.value.code == 2
+        return capsys.readouterr().err
+
+    monkeypatch.setenv("RANK", "1")  # as other launchers set it too
+    assert "there is no command 'forget'" in said()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert said() == ""
+    monkeypatch.setenv("RANK", "0")
+    assert "there is no command 'forget'" in said()

@@ -85,3 +85,10 @@ def test_what_is_not_there_is_said_in_a_sentence(capsys, args, sentence):
 def test_a_name_that_is_not_there_is_refused_with_the_nearest():
     with pytest.raises(SettingError, match="did you mean variable"):
         shipped("variabel")
+
+
+def test_a_run_and_a_shipped_model_of_one_name_are_both_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shipped("bits").save_pretrained("bits")
+    _, out, _ = say(capsys, "evaluate", "bits", "--model", "bits", "--trials", "2000", "--json")
+    assert [run["run"] for run in json.loads(out)["runs"]] == ["bits", "bits"]

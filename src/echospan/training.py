@@ -368,8 +368,8 @@ class _Training:
         used = max(seconds / config.seconds, self.step / self.last_step)
         reached = self.to_target is not None
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
-        self.weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=self.device)
         self.history.append(progress)
+        self.miss()
         if math.isfinite(deadline):
             now = time.perf_counter()
             gap = int(8 * (now - looking) * self.step / seconds)
@@ -379,10 +379,16 @@ class _Training:
 
     def agree(self) -> None:
         """What process 0 saw and decided in its last look holds in all of them."""
-        mine = ({name: getattr(self, name) for name in _FACTS}, self.weights, self.history[-1])
-        facts, self.weights, self.history[-1] = self.group.told(mine)
+        facts = {name: getattr(self, name) for name in _FACTS}
+        facts, self.history[-1] = self.group.told((facts, self.history[-1]))
         for name, value in facts.items():
             setattr(self, name, value)
+        self.miss()
+
+    def miss(self) -> None:
+        """Weigh each delay by what the last look missed of it."""
+        seen = self.history[-1].evaluation
+        self.weights = torch.tensor([1.02 - d.recall for d in seen.delays], device=self.device)
 
     def keep(self, on_snapshot: Callable[[Snapshot], None], seconds: float) -> None:
         """Hand over a snapshot; all processes take part, the first one has it.

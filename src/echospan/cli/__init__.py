@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
         if debug:
             raise
         # Under torchrun every process sees what is wrong with the request: one says it.
-        if not (os.environ.get("RANK", "0") != "0" and isinstance(e, _SEEN_BY_ALL)):
+        another = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
+        if not (another and isinstance(e, _SEEN_BY_ALL)):
             print(f"echospan: {e}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:

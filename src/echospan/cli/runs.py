@@ -284,14 +284,14 @@ def evaluate(command: Evaluate) -> int:
     from echospan.evaluation import as_report
 
     device = find_device(command.device)
-    folders = {str(run): there(str(run)) for run in command.runs}
+    folders = [(str(run), there(run)) for run in command.runs]
     if command.model is not None:
-        folders[command.model] = shipping.folder(command.model)
+        folders.append((command.model, shipping.folder(command.model)))
     if not folders:
         raise SettingError("no run folder is named", NAME_ONE)
-    loaded = {run: load_recipe(folder) for run, folder in folders.items()}
+    loaded = [(run, load_recipe(folder)) for run, folder in folders]
     reports = []
-    for run, (model, recipe) in loaded.items():
+    for run, (model, recipe) in loaded:
         evaluation, more = _measure(
             model.to(device), command.stream, command.trials, command.seed, recipe.window
         )
