@@ -579,6 +579,19 @@ def test_where_none_was_kept_there_is_none(tmp_path):
     assert read_snapshot(tmp_path / "nowhere") is None
 
 
+def test_a_training_that_ends_while_its_snapshot_is_read_leaves_none(tmp_path, monkeypatch):
+    for step in (1, 2):
+        write_snapshot(tmp_path, snapshot(step))
+    regular = checkpoint._regular
+
+    def ended(path, *most):
+        path.unlink()
+        return regular(path, *most)
+
+    monkeypatch.setattr(checkpoint, "_regular", ended)
+    assert read_snapshot(tmp_path) is None
+
+
 def test_where_all_are_damaged_the_newest_is_named(tmp_path):
     for name in SNAPSHOTS:
         (tmp_path / name).write_bytes(b"")

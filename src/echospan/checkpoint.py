@@ -229,7 +229,9 @@ def read_snapshot(folder: Path) -> Snapshot | None:
             try:
                 return _snapshot(folder / name)
             except RunError as e:
-                refused = refused or e
+                # The training that it is of may have gone on, or ended, meanwhile.
+                if (folder / name).exists():
+                    refused = refused or e
     if refused is not None:
         raise refused
     return None
