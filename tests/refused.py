@@ -20,7 +20,7 @@ from torch import nn
 
 import echospan
 from echospan import cli, engines
-from echospan.errors import EchospanError
+from echospan.errors import EchospanError, for_command_line, for_python
 from test_checks import Sound
 
 SOURCE = Path(echospan.__file__).parent
@@ -32,7 +32,8 @@ class Refusal:
 
     error: type[EchospanError]
     says: str
-    """The whole sentence; `<>` stands for a figure, or for what another library says."""
+    """The whole sentence; `<>` stands for a figure, or for what another library says. Parts made
+    by `option` and `by_caller` differ between Python and the command line."""
     call: Callable[[], object] | None = None
     """Through Python; where there is no such way, the command itself is asked with --debug."""
     args: str | None = None
@@ -43,8 +44,17 @@ class Refusal:
     """Under what circumstances."""
 
     def fits(self, text: str) -> bool:
-        pattern = ".+".join(re.escape(part) for part in self.says.split("<>"))
-        return re.fullmatch(pattern, text) is not None
+        """Whether Python raised this sentence."""
+        return _fits(for_python(self.says), text)
+
+    def fits_command_line(self, text: str) -> bool:
+        """Whether the command line printed this sentence."""
+        return _fits(for_command_line(self.says), text)
+
+
+def _fits(sentence: str, text: str) -> bool:
+    pattern = ".+".join(re.escape(part) for part in sentence.split("<>"))
+    return re.fullmatch(pattern, text) is not None
 
 
 @contextlib.contextmanager

@@ -72,6 +72,8 @@ from echospan.errors import (
     RunError,
     SettingError,
     StoreError,
+    by_caller,
+    option,
 )
 from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Grid, read
@@ -357,6 +359,10 @@ ASKED = {
 """What a command line that does not fit is told: a SettingError, each of them."""
 
 
+OTHERS = by_caller("", ", or let such characters go by with --other skip or --other keep")
+OUT = by_caller("", " with --out")
+
+
 def digits():
     return EchoModel(replace(SMALL, alphabet="0123456789"))
 
@@ -387,23 +393,20 @@ REFUSALS = [
     ),
     R(
         AlphabetError,
-        "the character 'B' at position 1 is not in the alphabet; "
-        "write it in lower case, or let such characters go by with --other skip or --other "
-        "keep",
+        "the character 'B' at position 1 is not in the alphabet; write it in lower case" + OTHERS,
         lambda: load("run").echo("aBc"),
         "echo run aBc",
     ),
     R(
         AlphabetError,
-        "the character '1' at position 1 is not in the alphabet; "
-        "write only 'abc', or let such characters go by with --other skip or --other keep",
+        "the character '1' at position 1 is not in the alphabet; write only 'abc'" + OTHERS,
         lambda: load("run").echo("a1c"),
         "echo run a1c",
     ),
     R(
         DelayError,
         "delay 9 is outside 0..2, the delays this model was trained on; "
-        "ask for one of these, or train with --max-delay 9",
+        f"ask for one of these, or train with {option('max_delay', 9)}",
         lambda: load("run").echo("abc", 9),
         "echo run abc --delay 9",
     ),
@@ -427,37 +430,37 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "--hidden is 0; use a whole number of 1 or more",
+        f"{option('hidden')} is 0; use a whole number of 1 or more",
         lambda: ModelConfig(hidden=0),
         "train fixed --out new --hidden 0",
     ),
     R(
         SettingError,
-        "--delay is -1; use a whole number of 0 or more",
+        f"{option('delay')} is -1; use a whole number of 0 or more",
         lambda: ModelConfig(delay=-1),
         "train fixed --out new --delay -1",
     ),
     R(
         SettingError,
-        "--seconds is 0.0; use a finite number above 0",
+        f"{option('seconds')} is 0.0; use a finite number above 0",
         lambda: TrainingConfig(seconds=0.0),
         "train fixed --out new --seconds 0",
     ),
     R(
         SettingError,
-        "--learning-rate is nan; use a finite number above 0",
+        f"{option('learning_rate')} is nan; use a finite number above 0",
         lambda: TrainingConfig(learning_rate=float("nan")),
         "train fixed --out new --learning-rate nan",
     ),
     R(
         SettingError,
-        "--target is 1.0; use a share between 0 and 1, such as 0.99",
+        f"{option('target')} is 1.0; use a share between 0 and 1, such as 0.99",
         lambda: TrainingConfig(target=1.0),
         "train fixed --out new --target 1",
     ),
     R(
         SettingError,
-        "--carry is 2.0; use a share from 0 to 1",
+        f"{option('carry')} is 2.0; use a share from 0 to 1",
         lambda: TrainingConfig(carry=2.0),
         "train fixed --out new --carry 2",
     ),
@@ -564,14 +567,14 @@ REFUSALS = [
     R(
         CoreError,
         "AnyWidth does not say how wide its input is, and takes 4 and 8; "
-        "write as_core(module, features=…), on the command line --features",
+        f"give the width of its input as {option('features')}",
         lambda: as_core(refused.AnyWidth()),
         "check refused:AnyWidth",
     ),
     R(
         CoreError,
         "the width of the input of ReLU cannot be found; "
-        "write as_core(module, features=…), on the command line --features",
+        f"give the width of its input as {option('features')}",
         lambda: as_core(nn.ReLU()),
         "check torch.nn:ReLU",
     ),
@@ -755,7 +758,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "delay_line has no parameters at any width; race it by --hidden",
+        f"delay_line has no parameters at any width; compare it at one {option('hidden')}",
         lambda: fit_hidden("delay_line", parameters=100),
         "profile delay_line --parameters 100",
     ),
@@ -1076,21 +1079,21 @@ REFUSALS = [
     # run folders
     R(
         RunError,
-        "run exists already; name another folder with --out, or add --overwrite",
+        f"run exists already; name another folder{OUT}, or add {option('overwrite', True)}",
         lambda: check_output("run"),
         "train fixed --out run",
     ),
     R(
         RunError,
         "stopped holds a run that was not finished; "
-        "go on with --resume, name another folder with --out, or add --overwrite",
+        + by_caller("", "go on with --resume, ")
+        + f"name another folder{OUT}, or add {option('overwrite', True)}",
         lambda: check_output("stopped"),
         "train fixed --out stopped",
     ),
     R(
         RunError,
-        ". exists and is not a run of echospan; "
-        "it is not overwritten: name another folder with --out",
+        f". exists and is not a run of echospan; it is not overwritten: name another folder{OUT}",
         lambda: check_output(".", overwrite=True),
         "train fixed --out . --overwrite",
     ),
@@ -1104,7 +1107,7 @@ REFUSALS = [
     R(
         RunError,
         "the run could not be written to run (File too large); "
-        "make room or name another folder with --out",
+        f"make room or name another folder{OUT}",
         saved,
         under=refused.full_disk,
     ),
@@ -1216,8 +1219,7 @@ REFUSALS = [
     # snapshots
     R(
         RunError,
-        "there.svg/new cannot be written (Not a directory); "
-        "make room there or name another with --out",
+        f"there.svg/new cannot be written (Not a directory); make room there or name another{OUT}",
         lambda: write_snapshot(Path("there.svg/new"), snapshot()),
     ),
     R(
@@ -1245,7 +1247,7 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "stopped/resume.safetensors is no whole snapshot (--hidden is 0; "
+        "stopped/resume.safetensors is no whole snapshot (hidden is 0; "
         "use a whole number of 1 or more); train it anew with echospan train --overwrite",
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
@@ -1368,12 +1370,12 @@ REFUSALS = [
     R(SettingError, "the number of workers is 0; use 1 or more", lambda: bench([], workers=0)),
     R(
         SettingError,
-        "--batch is 32, which 3 processes cannot share out evenly; use a multiple of 3",
+        f"{option('batch')} is 32, which 3 processes cannot share evenly; use a multiple of 3",
         lambda: Group(rank=1, size=3).rows(32),
     ),
     R(
         SettingError,
-        "--device is cuda:0, one for 2 processes; use cpu or cuda",
+        f"{option('device')} is cuda:0, one for 2 processes; use cpu or cuda",
         lambda: Group(rank=1, size=2).device("cuda:0"),
     ),
     R(
@@ -1390,8 +1392,8 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "--address is tcp://x:1, and loky runs on this machine alone; "
-        "use --engine dask or --engine ray with it",
+        f"{option('address')} is tcp://x:1, and loky runs on this machine alone; "
+        f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it",
         lambda: engines.loky(1, "tcp://x:1"),
         "bench --cores gru --address tcp://x:1",
     ),
@@ -1505,7 +1507,8 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "gru at hidden 8 has several to be compared with; leave one width of lru with --hidden",
+        "gru at hidden 8 has several to be compared with; leave one width of lru with "
+        f"{option('hidden')}",
         lambda: differences(
             [
                 row("gru", 8, parameters=100),
@@ -1524,7 +1527,7 @@ REFUSALS = [
     # export
     R(
         RunError,
-        "run exists already; name another folder, or add --overwrite",
+        f"run exists already; name another folder, or add {option('overwrite', True)}",
         lambda: check_export("run"),
         "export run -o run",
     ),
@@ -1615,13 +1618,14 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "--port is 70000; use a whole number from 0 to 65535",
+        f"{option('port')} is 70000; use a whole number from 0 to 65535",
         lambda: listen("127.0.0.1", 70_000),
         "serve run --port 70000",
     ),
     R(
         SettingError,
-        "port 80 of 192.0.2.1 cannot be had (<>); name another with --port, or 0 for any that is "
+        "port 80 of 192.0.2.1 cannot be had (<>); name another with "
+        f"{option('port')}, or 0 for any that is "
         "free",
         lambda: listen("192.0.2.1", 80),
         "serve run --host 192.0.2.1 --port 80",
@@ -1702,7 +1706,7 @@ def test_a_command_says_it_once_exits_with_2_and_leaves_nothing(whole, tmp_path,
     code, out, err = commanded(row, folder)
     assert (code, out) == (2, "")
     *before_it, sentence = err.splitlines()
-    assert row.fits(sentence.removeprefix("echospan: ")), err
+    assert row.fits_command_line(sentence.removeprefix("echospan: ")), err
     assert sentence.startswith("echospan: ")
     if row.error is not DivergenceError:  # which ends a training that has said how it goes
         assert before_it == []

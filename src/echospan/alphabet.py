@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from echospan.errors import AlphabetError
+from echospan.errors import AlphabetError, by_caller
 
 BLANK = 0
 """The id of the blank: nothing to say yet."""
@@ -57,7 +57,8 @@ class Alphabet:
             hint = "write it in lower case" if lower else f"write only {self.characters!r}"
             raise AlphabetError(
                 f"the character {c!r} at position {start + at} is not in the alphabet",
-                f"{hint}, or let such characters go by with --other skip or --other keep",
+                hint
+                + by_caller("", ", or let such characters go by with --other skip or --other keep"),
             )
         return ids
 

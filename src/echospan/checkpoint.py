@@ -24,13 +24,16 @@ import torch
 from torch import Tensor
 
 from echospan import __version__
-from echospan.errors import EchospanError, RunError, first_line
+from echospan.errors import EchospanError, RunError, by_caller, first_line, option
 from echospan.model import EchoModel
 from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
 
 FORMAT = 3
 """Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
 that of 2 of settings and weights; since 3 the folder says how the model was made."""
+
+
+_OUT = by_caller("", " with --out")
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ def check_output(folder: str | Path, overwrite: bool = False) -> Path:
         if not overwrite:
             raise RunError(
                 f"{path} {'holds a run that was not finished' if unfinished else 'exists already'}",
-                ("go on with --resume, " if unfinished else "")
-                + "name another folder with --out, or add --overwrite",
+                by_caller("", "go on with --resume, " if unfinished else "")
+                + f"name another folder{_OUT}, or add {option('overwrite', True)}",
             )
         if not unfinished and not (path / "config.json").is_file():
             raise RunError(
                 f"{path} exists and is not a run of echospan",
-                "it is not overwritten: name another folder with --out",
+                f"it is not overwritten: name another folder{_OUT}",
             )
     check_place(path)
     return path
@@ -135,7 +138,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], what: str) -> None:
     except OSError as e:
         raise RunError(
             f"{what} could not be written to {path} ({e.strerror})",
-            "make room or name another folder with --out",
+            f"make room or name another folder{_OUT}",
         ) from None
     finally:
         if made is not None:
@@ -213,7 +216,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     except OSError as e:
         raise RunError(
             f"{folder} cannot be written ({e.strerror})",
-            "make room there or name another with --out",
+            f"make room there or name another{_OUT}",
         ) from None
     write_whole(newest, sealed(told, snapshot.tensors), before)
 

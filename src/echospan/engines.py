@@ -14,7 +14,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from queue import LifoQueue
 from typing import Any
 
-from echospan.errors import SettingError
+from echospan.errors import SettingError, option
 
 
 class Engine:
@@ -97,8 +97,8 @@ def loky(workers: int | None, address: str | None) -> Engine:
     """Processes on this machine, as many as it has cores where left out."""
     if address is not None:
         raise SettingError(
-            f"--address is {address}, and loky runs on this machine alone",
-            "use --engine dask or --engine ray with it",
+            f"{option('address')} is {address}, and loky runs on this machine alone",
+            f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it",
         )
     from joblib import cpu_count
 

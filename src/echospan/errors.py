@@ -17,20 +17,65 @@ One message holds the fact and the remedy, in one sentence.
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_BEGIN, _BETWEEN, _END = "\N{START OF TEXT}", "\N{UNIT SEPARATOR}", "\N{END OF TEXT}"
+"""Delimiters of a text with one form for Python and one for the command line."""
+
+_BY_CALLER = re.compile(f"{_BEGIN}([^{_END}]*?){_BETWEEN}([^{_END}]*?){_END}")
+
+
+def by_caller(python: str, command: str) -> str:
+    """Return a part of a message: `python` in Python, `command` on the command line."""
+    return f"{_BEGIN}{python}{_BETWEEN}{command}{_END}"
+
+
+def option(name: str, value: object = None) -> str:
+    """Return the name of a setting for a message, as the caller writes it.
+
+    Args:
+        name: The argument in Python, such as `max_delay`; the flag is `--max-delay`.
+        value: A value to go with it: `max_delay=9`, `--max-delay 9`. For a switch, True:
+            `overwrite=True`, `--overwrite`.
+    """
+    flag = "--" + name.replace("_", "-")
+    if value is None:
+        return by_caller(name, flag)
+    return by_caller(f"{name}={value!r}", flag if value is True else f"{flag} {value}")
+
+
+def for_python(text: str) -> str:
+    """Return `text` with each part that depends on the caller as Python's callers read it."""
+    return _BY_CALLER.sub(r"\1", text)
+
+
+def for_command_line(text: str) -> str:
+    """Return `text` with each part that depends on the caller as the command line prints it."""
+    return _BY_CALLER.sub(r"\2", text)
 
 
 class EchospanError(Exception):
-    """Base of all: `fact` says what was wrong, `remedy` what is allowed and how to mend it."""
+    """Base class of all errors: what was wrong, and how to fix it.
+
+    Args:
+        fact: What was wrong; one line is made of several.
+        remedy: What is allowed, and how to fix it. Both may hold parts made by `option` and
+            `by_caller`; `str(error)`, `error.fact` and `error.remedy` are worded for Python.
+    """
 
     def __init__(self, fact: str, remedy: str) -> None:
-        fact = " ".join(fact.splitlines())  # what another library said may be several
-        super().__init__(f"{fact}; {remedy}")
-        self.fact = fact
-        self.remedy = remedy
+        fact = " ".join(fact.splitlines())  # another library's message may have several lines
+        self._parts = fact, remedy
+        self.fact, self.remedy = for_python(fact), for_python(remedy)
+        super().__init__(f"{self.fact}; {self.remedy}")
+
+    def command_line(self) -> str:
+        """Return the message worded for the command line: flags in place of arguments."""
+        return "; ".join(map(for_command_line, self._parts))
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.fact, self.remedy)
+        return type(self), self._parts
 
 
 class AlphabetError(EchospanError, ValueError):

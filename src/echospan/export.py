@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from echospan import __version__
 from echospan.checkpoint import check_place, write_folder
 from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line
+from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
 from echospan.model import EchoModel
 from echospan.packing import pack as pack
 from echospan.steps import plain_step
@@ -101,7 +101,9 @@ def check_export(folder: str | Path, overwrite: bool = False) -> Path:
     path = Path(folder)
     if path.exists() or path.is_symlink():
         if not overwrite:
-            raise RunError(f"{path} exists already", "name another folder, or add --overwrite")
+            raise RunError(
+                f"{path} exists already", f"name another folder, or add {option('overwrite', True)}"
+            )
         if not (path / TOLD).is_file():
             raise RunError(
                 f"{path} exists and is no export of echospan",

@@ -13,7 +13,7 @@ from torch import nn
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, as_core, copy_module, make_core, tensors
-from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest
+from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -147,7 +147,9 @@ def fit_hidden(
 
     name = layer if isinstance(layer, str) else name_of(layer)
     if size(16) == 0:
-        raise SettingError(f"{name} has no {what} at any width", "race it by --hidden")
+        raise SettingError(
+            f"{name} has no {what} at any width", f"compare it at one {option('hidden')}"
+        )
     low, high = 1, 2
     while size(high) < wanted and high < 65_536:
         low, high = high, 2 * high

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from echospan.alphabet import BLANK_MARK, Alphabet
 from echospan.cores import GRU, Core, State, make_core
-from echospan.errors import DelayError, SettingError
+from echospan.errors import DelayError, SettingError, option
 from echospan.pretrained import Pretrained
 from echospan.recipes import Made, ModelConfig
 
@@ -151,7 +151,7 @@ class EchoModel(Pretrained, nn.Module):
                 f"delay {delay} is outside 0..{self.max_delay}, the delays this model was "
                 "trained on",
                 "ask for one of these"
-                + (f", or train with --max-delay {delay}" if delay > 0 else ""),
+                + (f", or train with {option('max_delay', delay)}" if delay > 0 else ""),
             )
         return delay
 

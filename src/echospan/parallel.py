@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from echospan.devices import find_device
-from echospan.errors import EngineError, SettingError
+from echospan.errors import EngineError, SettingError, option
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Group:
             return name
         if name != "cuda":
             raise SettingError(
-                f"--device is {name}, one for {self.size} processes", "use cpu or cuda"
+                f"{option('device')} is {name}, one for {self.size} processes", "use cpu or cuda"
             )
         return f"cuda:{self.local}"
 
@@ -63,7 +63,7 @@ class Group:
         """
         if batch % self.size:
             raise SettingError(
-                f"--batch is {batch}, which {self.size} processes cannot share out evenly",
+                f"{option('batch')} is {batch}, which {self.size} processes cannot share evenly",
                 f"use a multiple of {self.size}",
             )
         share = batch // self.size

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from echospan.alphabet import NAMED, alphabet
-from echospan.errors import SettingError
+from echospan.errors import SettingError, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,16 +88,16 @@ class TrainingConfig:
         for name in ("seconds", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SettingError(
-                    f"{_flag(name)} is {getattr(self, name)}", "use a finite number above 0"
+                    f"{option(name)} is {getattr(self, name)}", "use a finite number above 0"
                 )
         if not 0 < self.target < 1:
             raise SettingError(
-                f"--target is {self.target}", "use a share between 0 and 1, such as 0.99"
+                f"{option('target')} is {self.target}", "use a share between 0 and 1, such as 0.99"
             )
         for name in ("carry", "fall"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingError(
-                    f"{_flag(name)} is {getattr(self, name)}", "use a share from 0 to 1"
+                    f"{option(name)} is {getattr(self, name)}", "use a share from 0 to 1"
                 )
 
 
@@ -136,7 +136,7 @@ def _flag(name: str) -> str:
 
 def _at_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise SettingError(f"{_flag(name)} is {value}", f"use a whole number of {least} or more")
+        raise SettingError(f"{option(name)} is {value}", f"use a whole number of {least} or more")
 
 
 RECIPES = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from echospan.benching import CellResult
-from echospan.errors import SettingError, StoreError
+from echospan.errors import SettingError, StoreError, option
 from echospan.grids import Cell
 from echospan.profiling import Profile
 
@@ -450,7 +450,7 @@ def differences(rows: Iterable[dict[str, Any]], one: str, other: str) -> list[di
         if len(near) > 1:
             raise SettingError(
                 f"{one} at hidden {a['hidden']} has several to be compared with",
-                f"leave one width of {other} with --hidden",
+                f"leave one width of {other} with {option('hidden')}",
             )
         pairs += [(a, b) for b in near]
     if not pairs:

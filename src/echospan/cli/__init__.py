@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         # Under torchrun every process sees what is wrong with the request: one says it.
         another = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
         if not (another and isinstance(e, _SEEN_BY_ALL)):
-            print(f"echospan: {e}", file=sys.stderr)
+            print(f"echospan: {e.command_line()}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads our answers has seen enough; nothing is left to say, at exit neither.

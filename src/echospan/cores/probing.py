@@ -40,7 +40,7 @@ from echospan.cores.calling import (
     walk,
 )
 from echospan.cores.protocol import map_state
-from echospan.errors import CoreError
+from echospan.errors import CoreError, option
 
 WIDTHS = (
     *("input_size", "in_features", "d_input", "input_dim", "in_dim", "d_in", "in_channels"),
@@ -313,7 +313,7 @@ class Probe:
                 raise CoreError(
                     f"{self.name} does not say how wide its input is, and takes "
                     + " and ".join(str(size) for size, _ in fitting[:4]),
-                    "write as_core(module, features=…), on the command line --features",
+                    f"give the width of its input as {option('features')}",
                 )
             if worst is not None and worst.near >= 3:
                 break
@@ -321,7 +321,7 @@ class Probe:
             heard = f" (it said: {worst.fact})" if worst is not None and worst.near else ""
             raise CoreError(
                 f"the width of the input of {self.name} cannot be found{heard}",
-                "write as_core(module, features=…), on the command line --features",
+                f"give the width of its input as {option('features')}",
             )
         if features is not None and worst.near < 3:
             for size in chain(*self.widths()):

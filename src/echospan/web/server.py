@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from echospan.errors import SettingError
+from echospan.errors import SettingError, option
 from echospan.web.desk import Desk
 from echospan.web.guard import Guard, foreign
 from echospan.web.limits import Limits
@@ -55,7 +55,7 @@ def common_alphabet(models: Sequence[Served]) -> str:
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; 0 picks a free port. SettingError where it cannot be had."""
     if not 0 <= port < 65_536:
-        raise SettingError(f"--port is {port}", "use a whole number from 0 to 65535")
+        raise SettingError(f"{option('port')} is {port}", "use a whole number from 0 to 65535")
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(kind, socket.SOCK_STREAM)
@@ -70,7 +70,7 @@ def listen(host: str, port: int) -> socket.socket:
         reason = (e.strerror or str(e)).lower()
         raise SettingError(
             f"port {port} of {host} cannot be had ({reason})",
-            "name another with --port, or 0 for any that is free",
+            f"name another with {option('port')}, or 0 for any that is free",
         ) from None
     return listening
 
