@@ -87,6 +87,11 @@ class Evaluation:
         return self.blanks_correct / self.blanks if self.blanks else None
 
     @property
+    def blank_interval(self) -> tuple[float, float]:
+        """Return Wilson's 95 % interval of blank accuracy; (0, 1) where no blank was due."""
+        return wilson(self.blanks_correct, self.blanks)
+
+    @property
     def recalled_bits(self) -> float:
         """Sum over the delays: a lower bound on what the hidden state says of the past."""
         return sum(d.bits for d in self.delays)
@@ -100,9 +105,26 @@ class Evaluation:
             reached = d.delay
         return reached
 
-    def reached(self, asked: tuple[int, ...], target: float) -> bool:
-        """Whether the interval's lower end is at least `target` at every delay asked for."""
+    def recalled(self, asked: tuple[int, ...], target: float) -> bool:
+        """Return whether recall has reached the target, whatever the blanks.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of recall's 95 % interval, between 0 and 1.
+        """
         return all(self.delays[d].interval[0] >= target for d in asked)
+
+    def reached(self, asked: tuple[int, ...], target: float) -> bool:
+        """Return whether recall and blanks have both reached the target.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of a 95 % interval, between 0 and 1: of recall at each
+                delay asked for, and of blank accuracy where blanks were due.
+        """
+        return self.recalled(asked, target) and (
+            not self.blanks or self.blank_interval[0] >= target
+        )
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
