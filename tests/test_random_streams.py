@@ -265,6 +265,7 @@ def test_a_probe_is_measured_on_what_it_was_not_fitted_on():
 
 ELSEWHERE = {
     "random_streams.py": "makes them",
+    "homework.py": "draws the assignment's data, which the caller's random.seed decides",
     "checks.py": "tries a module on fixed input; no figure comes of it",
     "cores/probing.py": "tries a module on fixed input; no figure comes of it",
 }

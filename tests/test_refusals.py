@@ -28,7 +28,7 @@ import test_adapter
 import test_capacity
 import test_checks
 import test_export
-from echospan import checks, cli, engines, shipping
+from echospan import checks, cli, engines, homework, shipping
 from echospan.alphabet import Alphabet
 from echospan.benching import bench
 from echospan.capacity import capacity_of_states, memory_capacity
@@ -386,21 +386,20 @@ REFUSALS = [
     R(
         AlphabetError,
         "the alphabet 'aa' has 'a' twice; "
-        "give each character once, or one of the names letters, letters-digits, bits",
+        "give each character once, or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet("aa"),
         "train fixed --out new --alphabet aa",
     ),
     R(
         AlphabetError,
         "the alphabet 'a' has fewer than two characters; "
-        "give at least two, or one of the names letters, letters-digits, bits",
+        "give at least two, or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet("a"),
         "train fixed --out new --alphabet a",
     ),
     R(
         AlphabetError,
-        "the alphabet is 3, which is no text; "
-        "give its characters, or one of the names letters, letters-digits, bits",
+        "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet(3),
     ),
     R(
@@ -475,6 +474,26 @@ REFUSALS = [
         lambda: evaluate_span(small(), deadline=math.nan),
     ),
     R(SettingError, "folder is None; give a path", lambda: load(None)),
+    R(
+        AlphabetError,
+        "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",
+        lambda: ModelConfig(alphabet=3),
+    ),
+    R(
+        AlphabetError,
+        "no alphabet has the name 'leters'; did you mean letters? "
+        "use one of the names letters, digits, letters-digits, bits",
+        lambda: ModelConfig(alphabet="leters"),
+        "train fixed --out new --alphabet leters",
+    ),
+    R(
+        AlphabetError,
+        "no alphabet has the name 'bit'; did you mean bits? "
+        "use one of the names letters, digits, letters-digits, bits, "
+        "or, for an alphabet of these characters, another order: 'tib'",
+        lambda: cells(alphabet="bit"),
+        "bench --cores gru --alphabet bit --store new.sqlite",
+    ),
     R(
         AlphabetError,
         "the character 'B' at position 1 is not in the alphabet; write it in lower case" + OTHERS,
@@ -574,6 +593,59 @@ REFUSALS = [
         f"{option('carry')} is 2.0; use a share from 0 to 1",
         lambda: TrainingConfig(carry=2.0),
         "train fixed --out new --carry 2",
+    ),
+    # homework
+    R(
+        SettingError,
+        "x is of type str; use a tensor of ids",
+        lambda: homework.idx_to_onehot("abc"),
+    ),
+    R(
+        SettingError,
+        "x holds numbers that are not whole; use whole ids, such as 3",
+        lambda: homework.idx_to_onehot(torch.tensor([0.5])),
+    ),
+    R(
+        AlphabetError,
+        "x holds the id -1; use ids from 0 to 26",
+        lambda: homework.idx_to_onehot(torch.tensor([3, -1])),
+    ),
+    R(
+        SettingError,
+        "hidden_size is 0; use a whole number of 1 or more",
+        lambda: homework.GRUMemory(0),
+    ),
+    R(
+        SettingError,
+        "x is of the shape (2, 5) and int64; "
+        "use one-hot letters (batch, time, 27), as idx_to_onehot returns them",
+        lambda: homework.GRUMemory(4)(torch.ones(2, 5).long()),
+    ),
+    R(
+        SettingError,
+        "x is on meta and the model on cpu; move one to the other",
+        lambda: homework.GRUMemory(4)(torch.ones(2, 5, 27, device="meta")),
+    ),
+    R(
+        SettingError,
+        "s is of type list; use a string of letters",
+        lambda: homework.GRUMemory(4).test_run(["a", "b"]),
+    ),
+    R(
+        DelayError,
+        "delays are 2.0; use whole numbers from 0 to 5",
+        lambda: homework.VariableDelayGRUMemory(4, 5).test_run("abc", 2.0),
+    ),
+    R(
+        DelayError,
+        "delays have the shape (3,), and x has 2 rows of 4 steps; "
+        "give one delay, one a row (batch,), or one a step (batch, time)",
+        lambda: homework.VariableDelayGRUMemory(4, 5)(torch.ones(2, 4, 27), [1, 2, 3]),
+    ),
+    R(
+        DelayError,
+        "delay 6 is outside 0..5; use one of these, or build the model with max_delay=6",
+        lambda: homework.VariableDelayGRUMemory(4, 5).test_run("abc", 6),
     ),
     # cores
     R(

@@ -104,6 +104,11 @@ class Evaluation:
         return self.blanks_correct / self.blanks if self.blanks else None
 
     @property
+    def blank_interval(self) -> tuple[float, float]:
+        """Return Wilson's 95 % interval of blank accuracy; (0, 1) where no blank was due."""
+        return wilson(self.blanks_correct, self.blanks)
+
+    @property
     def recalled_bits(self) -> float:
         """Sum over the delays: a lower bound on what the hidden state says of the past."""
         return sum(d.bits for d in self.delays)
@@ -145,13 +150,29 @@ class Evaluation:
             )
         return leading_span((self.at(d).interval[0] for d in range(len(asked))), at)
 
-    def reached(self, asked: Sequence[int], target: float) -> bool:
-        """Return whether the interval's lower end is at least `target` at every delay in `asked`.
+    def recalled(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall has reached the target, whatever the blanks.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of recall's 95 % interval, between 0 and 1.
 
         Raises:
             SettingError: If one of these delays was not asked in this evaluation.
         """
         return all(self.at(d).interval[0] >= target for d in asked)
+
+    def reached(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall and blanks have both reached the target.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of a 95 % interval, between 0 and 1: of recall at each
+                delay asked for, and of blank accuracy where blanks were due.
+        """
+        return self.recalled(asked, target) and (
+            not self.blanks or self.blank_interval[0] >= target
+        )
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -251,9 +251,11 @@ class _Training:
         self.to_target: float | None = None
         self.rate = self.polished_from = 0.5 * config.learning_rate
         self.a_step = config.batch * recipe.window
-        self.step, self.check_at, self.last_step = 0, 20, config.steps
+        self.budget_steps = config.steps
         if config.symbols:
-            self.last_step = min(self.last_step, math.ceil(config.symbols / self.a_step))
+            self.budget_steps = min(config.steps, math.ceil(config.symbols / self.a_step))
+        self.step, self.check_at, self.last_step = 0, 20, self.budget_steps
+        self.polishing = False
         self.before, self.aside = 0.0, 0.0
         """Seconds of training before this process, and what was no training in it."""
 
@@ -309,7 +311,7 @@ class _Training:
     def learn(self, left: float) -> None:
         """One step of the optimiser, with `left` of the budget left."""
         config, model, task, generator = self.config, self.model, self.task, self.generator
-        if self.to_target is not None:
+        if self.polishing:
             self.rate = self.polished_from * (self.last_step - self.step) / config.polish
         else:
             # The loss is the clock: one schedule for every size, delay and alphabet.
@@ -365,21 +367,30 @@ class _Training:
         config, model, asked = self.config, self.model, self.recipe.model.asked
         # Where many delays are asked, looking costs more than learning: look less often.
         rest = 40 if model.max_delay <= 32 else 8
-        self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
-        # A glance decides whether a look worth an interval is due.
+        self.check_at = self.step + max(200 if self.polishing else 10, self.step // rest)
+        # A short evaluation decides whether one that is worth an interval is due.
         seen = measure(model, generator(Purpose.STOPPING, config.seed, _QUICK), trials=2_000)
         worst = min(seen.delays[d].recall for d in asked)
+        blanks = 1.0 if seen.blank_accuracy is None else seen.blank_accuracy
+        undecided = self.to_target is None and worst >= config.target
+        # Recall alone begins the polish; without one, only recall and blanks decide anything.
+        undecided &= blanks >= config.target or (config.polish > 0 and not self.polishing)
         now = time.perf_counter()
         # Within a deadline no look may cut short the end of training, where the rate falls.
         affordable = 8 * 25 * (now - looking) < deadline - now
-        if self.to_target is None and worst >= config.target and affordable:
+        if undecided and affordable:
             seen = measure(model, generator(Purpose.STOPPING, config.seed, _SURE), trials=DECIDING)
-        if self.to_target is None and seen.reached(asked, config.target):
-            self.to_target = seconds
+        if not self.polishing and seen.recalled(asked, config.target):
+            self.polishing = True
             # A rate that has begun to fall falls on: a jump up undoes what was reached.
             if config.fall:
                 self.polished_from = min(self.polished_from, self.rate)
             self.last_step = min(self.last_step, self.step + config.polish)
+        if self.to_target is None and seen.reached(asked, config.target):
+            self.to_target = seconds
+        if self.polishing and self.to_target is None and self.step >= self.last_step:
+            # Blanks are rarer than symbols and may come later: go on, within the budget.
+            self.polishing, self.last_step = False, self.budget_steps
         used = max(seconds / config.seconds, self.step / self.last_step)
         reached = self.to_target is not None
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
@@ -478,7 +489,7 @@ class _Training:
 
 _FACTS = (
     *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
-    "polished_from",
+    *("polished_from", "polishing"),
 )
 """The numbers of a training that are no tensors."""
 

@@ -52,7 +52,7 @@ class Bench:
     batch: int | None = None
     """Sequences a training step; 32 where left out."""
     alphabet: str | None = None
-    """letters, letters-digits, bits, or any string of distinct characters."""
+    """letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float | None = None
     """The recall that a span asks for; 0.99 where left out."""
     features: int | None = None

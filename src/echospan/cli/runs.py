@@ -66,7 +66,8 @@ class Evaluate:
     seed: int = 1
     """Names the random stream."""
     target: float = 0.99
-    """Exit 0 where every delay asked for has this as its interval's lower end, 1 otherwise."""
+    """Exit 0 where every delay asked for, and the blanks, have this as their interval's lower end,
+    1 otherwise."""
     device: str = "cpu"
     """Where it is measured: cpu, cuda, cuda:1, …"""
     json: bool = False
@@ -248,6 +249,9 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
         recall = [p.evaluation.delays[d].recall for d in asked]
         worst = min(range(len(asked)), key=recall.__getitem__)
         at = f"recall {recall[worst]:.1%} at delay {asked[worst]}"
+        blanks = p.evaluation.blank_accuracy
+        if blanks is not None and blanks < recipe.training.target:
+            at += f", blanks {blanks:.1%}"
         return sum(r >= recipe.training.target for r in recall), at
 
     def line(p: "Progress") -> None:
@@ -339,6 +343,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     console.print(
         f"span {report['span']}, recalled bits {report['recalled_bits']:.1f}"
         + (f", blanks {blanks:.2%}" if blanks is not None else "")
+        + (" (the target counts them)" if _blanks_alone_fall_short(report) else "")
         + (f", stream of {report['stream']['symbols']:,} symbols" if report["stream"] else "")
     )
     if report["assignment_grader"] is not None:
@@ -391,6 +396,12 @@ def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
         "recall: lowest of the delays, on fresh data; at least: lower end of its 95 %\n"
         "interval; wrong/M: in a million symbols never reset; grader: the assignment's"
     )
+
+
+def _blanks_alone_fall_short(report: dict[str, Any]) -> bool:
+    """Return whether recall has reached the target of a report and the blanks have not."""
+    lows = [report["delays"][d]["low"] for d in _asked(report)]
+    return not report["reached"] and min(lows) >= report["target"]
 
 
 def _asked(report: dict[str, Any]) -> tuple[int, ...]:

@@ -138,7 +138,7 @@ class Grid:
     batch: int = 32
     """Sequences a training step."""
     alphabet: str = NAMED["letters"]
-    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    """Its symbols: letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float = 0.99
     """The recall that a span asks for."""
     features: int | None = None
