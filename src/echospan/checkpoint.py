@@ -28,6 +28,7 @@ from echospan.storage.atomic import write_whole as write_whole
 from echospan.storage.folder import LOCK, ClaimedFolder, claim, complete, digest
 from echospan.storage.run_folder import RUN, RunState, inspect, is_snapshot
 from echospan.storage.run_folder import SNAPSHOTS as SNAPSHOTS
+from echospan.validation import path as a_path
 
 FORMAT = 3
 """Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
@@ -338,7 +339,7 @@ def load(folder: str | Path) -> EchoModel:
 
 def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     """As `load`, and the recipe that made the model."""
-    path = Path(folder)
+    path = a_path("folder", folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
         raise RunError(

@@ -21,6 +21,7 @@ from echospan import shipping
 from echospan.alphabet import BLANK_MARK
 from echospan.cli.places import NAME_ONE, there
 from echospan.errors import RunError, SettingError
+from echospan.random_streams import Purpose, python_random
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.signals import interrupted_by, raised_by
 
@@ -113,18 +114,33 @@ def _measure(
     evaluation = measured(model, trials=trials, seed=seed)
     streamed = None
     if stream and time.perf_counter() < deadline:
-        symbols, errors = stream_errors(model, stream, seed=seed + 1)
+        symbols, errors = stream_errors(model, stream, seed=seed)
         streamed = {"symbols": symbols, "errors": errors}
-    lengths = length_recall(model, window, trials=trials, seed=seed + 2, deadline=deadline)
-    random.seed(seed)  # the assignment's graders draw from Python's own generator
-    return evaluation, {
-        "stream": streamed,
-        "lengths": lengths,
-        "assignment_grader": homework.grade(model),
-    }
+    lengths = length_recall(model, window, trials=trials, seed=seed, deadline=deadline)
+    before = random.getstate()
+    try:
+        # The assignment's graders draw from Python's global generator.
+        random.setstate(python_random(Purpose.GRADER, seed).getstate())
+        grade = homework.grade(model)
+    finally:
+        random.setstate(before)
+    return evaluation, {"stream": streamed, "lengths": lengths, "assignment_grader": grade}
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_NEVER = 1e12
+"""Seconds between snapshots where none is wanted but the one at the end."""
+
+_MEASURING_SECONDS = 60.0
+"""Seconds of measuring, or the training's budget where that is longer, after which the stream and
+longer sequences are not begun any more: long delays take minutes."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_NEVER = 1e12
+"""Seconds between snapshots where none is wanted but the one at the end."""
 
 _MEASURING_SECONDS = 60.0
 """Seconds of measuring, or the training's budget where that is longer, after which the stream and
@@ -163,7 +179,7 @@ def train(command: Train) -> int:
                         recipe,
                         on_progress,
                         on_snapshot=output.write_snapshot if output else lambda _: None,
-                        snapshot_seconds=command.snapshot_seconds or math.inf,
+                        snapshot_seconds=command.snapshot_seconds or _NEVER,
                         resume=group.told(output.last if output else None),
                         group=group,
                     )
