@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import re
 import resource
@@ -150,6 +151,26 @@ def full_disk():
 
 def no_more_files():
     return limited(resource.RLIMIT_NOFILE, 0)
+
+
+@contextlib.contextmanager
+def replaced(owner, name: str, other: Callable):
+    """As where a function of the system does something else."""
+    real = getattr(owner, name)
+    setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
+def failing(owner, name: str, number: int):
+    """As where the system refuses one of its functions."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return replaced(owner, name, refuse)
 
 
 @contextlib.contextmanager

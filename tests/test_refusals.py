@@ -6,6 +6,8 @@ folder with a run, an unfinished one, a stream's state and a store (`refused.fil
 
 import ast
 import builtins
+import errno
+import fcntl
 import functools
 import json
 import math
@@ -35,6 +37,7 @@ from echospan.capacity import capacity_of_states, memory_capacity
 from echospan.checkpoint import (
     Snapshot,
     check_output,
+    claim_run,
     load,
     read_snapshot,
     save,
@@ -80,11 +83,13 @@ from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Grid, read
 from echospan.layers import find, fit_hidden, trusted
+from echospan.memory import check_training_memory
 from echospan.model import EchoModel
 from echospan.parallel import Group
 from echospan.profiling import Profile, combine, profile
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
+from echospan.storage.folder import FolderInUseError, claim
 from echospan.store import Store, differences
 from echospan.store import _digest as digest
 from echospan.streaming import Stream
@@ -184,6 +189,15 @@ def not_a_number():
 
 def saved():
     return save(load("run"), SHORT, "run", {"more": "x" * 1000}, overwrite=True)
+
+
+def claimed(folder):
+    with claim_run(folder, overwrite=True):
+        pass
+
+
+def no_memory(_):
+    raise MemoryError
 
 
 def restored(path="state"):
@@ -297,6 +311,9 @@ ASKED = {
         "stopped was begun with --alphabet abc, not abcdefghijklmnopqrstuvwxyz; go on with "
         "the same settings, or train anew with --overwrite"
     ),
+    "train fixed --out stopped --resume --overwrite": (
+        "--resume goes on with what is there, and --overwrite replaces it; give one of them"
+    ),
     "evaluate": NO_RUN,
     "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
@@ -363,6 +380,8 @@ ASKED = {
 
 OTHERS = by_caller("", ", or let such characters go by with --other skip or --other keep")
 OUT = by_caller("", " with --out")
+ELSEWHERE = f"name another folder{OUT}"
+SIZES = f"{option('hidden')}, {option('batch')}, {option('window')} or {option('max_delay')}"
 
 
 def small():
@@ -1135,6 +1154,25 @@ REFUSALS = [
         "train fixed --out new --learning-rate 1e38",
     ),
     R(
+        SettingError,
+        f"this training takes at least <> GB of memory, and <> GB are free; use a smaller {SIZES}",
+        lambda: train(Recipe(model=replace(SMALL, hidden=2_000_000))),
+        "train fixed --out new --hidden 2000000",
+    ),
+    R(
+        SettingError,
+        f"PyTorch has no model with {option('hidden')} 4,000,000,000 and {option('max_delay')} 2 "
+        "(<>); use smaller ones",
+        lambda: check_training_memory(
+            Recipe(model=replace(SMALL, hidden=4_000_000_000)), available=10**30
+        ),
+    ),
+    R(
+        SettingError,
+        f"the memory ran out (MemoryError); use a smaller {SIZES}",
+        lambda: train(Recipe(), on_progress=no_memory),
+    ),
+    R(
         RunError,
         "the snapshot does not fit its recipe (<>); train it anew",
         lambda: train(snapshot().recipe, resume=snapshot()),
@@ -1303,10 +1341,72 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "nothing can be written beside /proc/x/y (No such file or directory); "
+        "new cannot be read (Too many open files); name a folder that you may write to",
+        lambda: check_output("new"),
+        harm=lambda: Path("new").mkdir(),
+        under=refused.no_more_files,
+    ),
+    R(
+        RunError,
+        "nothing can be written to /proc/x/y (No such file or directory); "
         "name a folder on a disk with room that you may write to",
-        lambda: check_output("/proc/x/y"),
+        lambda: claimed("/proc/x/y"),
         "train fixed --out /proc/x/y",
+    ),
+    R(
+        FolderInUseError,
+        f"run is in use by a test (process <> on <>, since <>); wait until it ends, or {ELSEWHERE}",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        under=lambda: claim("run", "a test", lambda _: None),
+    ),
+    R(
+        RunError,
+        "run is on a file system that cannot lock files (No locks available); "
+        f"another process could change it meanwhile: {ELSEWHERE} on a disk of this machine",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        under=functools.partial(refused.failing, fcntl, "flock", errno.ENOLCK),
+    ),
+    R(
+        RunError,
+        f"run/.echospan-lock is not a file of echospan; {ELSEWHERE}",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        harm=lambda: os.mkfifo("run/.echospan-lock"),
+    ),
+    R(
+        RunError,
+        "run was not completed when it was last written, and it cannot be completed here "
+        "(Is a directory); name it once where it may be written to",
+        lambda: load("run"),
+        "echo run abc",
+        harm=lambda: [Path("run", name).mkdir() for name in (".echospan-commit", ".echospan-lock")],
+    ),
+    R(
+        RunError,
+        "dead/run is a link to nowhere, and nothing is there; "
+        "make what it leads to, remove the link, or name another place",
+        lambda: claimed("dead/run"),
+        "train fixed --out dead/run",
+        harm=lambda: [Path("dead").mkdir(), Path("dead/run").symlink_to("nowhere")],
+    ),
+    R(
+        RunError,
+        "'a\\x00b' is no path (embedded null byte); name another place",
+        lambda: write_whole("a\0b", b""),
+    ),
+    R(
+        RunError,
+        "run is a folder, a pipe or a device and not a file; name a file",
+        lambda: write_whole("run", b""),
+    ),
+    R(
+        RunError,
+        "the run in run is written but could not take its place (Input/output error); it is whole "
+        "in .echospan-commit there, and takes its place when the folder is next used",
+        saved,
+        under=functools.partial(refused.failing, os, "replace", errno.EIO),
     ),
     R(
         RunError,
@@ -1360,6 +1460,14 @@ REFUSALS = [
         "stopped holds a run that was not finished; go on with echospan train --resume",
         lambda: load("stopped"),
         "echo stopped abc",
+    ),
+    R(
+        RunError,
+        "new holds a training that has saved nothing yet; "
+        "wait for its end, or train it with echospan train --resume",
+        lambda: load("new"),
+        "echo new abc",
+        harm=lambda: [Path("new").mkdir(), Path("new/.echospan-lock").touch()],
     ),
     R(
         RunError,
@@ -1423,7 +1531,14 @@ REFUSALS = [
     # snapshots
     R(
         RunError,
-        f"there.svg/new cannot be written (Not a directory); make room there or name another{OUT}",
+        "run/resume.safetensors could not be written (File too large); "
+        "make room or name another place",
+        lambda: write_snapshot(Path("run"), snapshot()),
+        under=refused.full_disk,
+    ),
+    R(
+        RunError,
+        f"there.svg/new cannot be written (Not a directory); make room there or {ELSEWHERE}",
         lambda: write_snapshot(Path("there.svg/new"), snapshot()),
     ),
     R(
@@ -1441,6 +1556,12 @@ REFUSALS = [
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
         harm=scribbled("stopped/resume.safetensors"),
+    ),
+    R(
+        SettingError,
+        "run is damaged and has no snapshot to go on from; train anew with --overwrite",
+        args="train fixed --out run --resume",
+        harm=cut("run/config.json", 60),
     ),
     R(
         RunError,
@@ -1731,9 +1852,10 @@ REFUSALS = [
     # export
     R(
         RunError,
-        f"run exists already; name another folder, or add {option('overwrite', True)}",
-        lambda: check_export("run"),
-        "export run -o run",
+        f"graphs exists already; name another folder, or add {option('overwrite', True)}",
+        lambda: check_export("graphs"),
+        "export run -o graphs",
+        harm=lambda: [Path("graphs").mkdir(), text("graphs/echo.json", '{"echospan": "1"}')()],
     ),
     R(
         RunError,
@@ -1857,6 +1979,9 @@ REFUSALS = [
 ]
 
 UNREACHED = {
+    ("cli/runs.py", "self._left()"): "test_run_folder.py has a disk that is full at the end",
+    ("cli/runs.py", "trained and not measured"): "as above",
+    ("cli/runs.py", "is trained and saved, and cannot be measured"): "as above, of memory",
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",
@@ -1864,9 +1989,10 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect")
+APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect", "LocksUnsupportedError")
 """What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
-raised on, and two that close a visitor's socket, with the reasons that test_serve.py reads."""
+raised on, two that close a visitor's socket, with the reasons that test_serve.py reads, and one
+that storage/folder.py turns into another."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
+from echospan import signals
 from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
@@ -43,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     args = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
+    signals.raise_once_a_press()
     try:
         name, settings = _parse(args)
         sys.exit(COMMANDS[name][2](settings))

@@ -182,7 +182,7 @@ def bench(command: Bench) -> int:
 def _run(command: Bench, store: "Store", left: list["Cell"], told: "_Told") -> int:
     """Run what is left until all of it has ended, here or in another bench; a signal's number."""
     from echospan.benching import bench as run
-    from echospan.training import interrupted_by
+    from echospan.signals import interrupted_by
 
     with (
         interrupted_by(signal.SIGINT, signal.SIGTERM) as stop,
