@@ -81,7 +81,7 @@ from echospan.errors import (
 )
 from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
-from echospan.grids import Grid, read
+from echospan.grids import Cell, Grid, read
 from echospan.layers import find, fit_hidden, trusted
 from echospan.memory import check_training_memory
 from echospan.model import EchoModel
@@ -1180,7 +1180,7 @@ REFUSALS = [
     # profiles
     R(
         SettingError,
-        "this is no profile of echospan ('seeds'); give what Profile.to_json wrote",
+        "this is no profile of echospan (at is missing); give what Profile.to_json wrote",
         lambda: Profile.from_json("{}"),
     ),
     R(SettingError, "profiles is empty; give one or more profiles", lambda: combine([])),
@@ -1596,71 +1596,151 @@ REFUSALS = [
     # grids
     R(
         SettingError,
-        "the grid has no cores; name some, such as gru or mylayers:Mine",
+        f"{option('cores')} is empty; give one or more",
         lambda: cells(cores=()),
         "bench --cores",
     ),
     R(
         SettingError,
-        "hidden and state all set the size; give one of them",
+        f"{option('hidden')} and {option('state')} set the size; give one of them",
         lambda: cells(state=(8,)),
         "bench --cores gru --hidden 8 --state 8",
     ),
     R(
         SettingError,
-        "symbols and seconds both set the budget; give one of them",
+        f"{option('symbols')} and {option('seconds')} set the budget; give one of them",
         lambda: cells(symbols=(1,), seconds=(1.0,)),
         "bench --cores gru --symbols 1 --seconds 1",
     ),
     R(
         SettingError,
-        "the grid's seeds is empty; give one or more",
+        f"{option('seeds')} is empty; give one or more",
         lambda: cells(seeds=()),
         "bench --cores gru --seeds",
     ),
     R(
         SettingError,
-        "the grid's hidden holds 0; use 1 to 2^53",
+        f"{option('hidden')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(hidden=(0,)),
         "bench --cores gru --hidden 0",
     ),
     R(
         SettingError,
-        "the grid's seconds holds 0.0; use numbers above 0",
+        f"{option('max_delay')} is 40000; use whole numbers from 0 to 32,767",
+        lambda: cells(max_delay=40_000),
+        "bench --cores gru --max-delay 40000",
+    ),
+    R(
+        SettingError,
+        f"{option('state')} is 1000000000000; use whole numbers from 1 to 16,777,216",
+        lambda: cells(hidden=None, state=(10**12,)),
+        "bench --cores gru --state 1e12",
+    ),
+    R(
+        SettingError,
+        f"{option('seconds')} is 0.0; use numbers above 0",
         lambda: cells(seconds=(0.0,)),
         "bench --cores gru --seconds 0",
     ),
     R(
         SettingError,
-        "the grid tries 0 learning rates; give one to ten",
+        f"{option('learning_rates')} is empty; give one or more",
         lambda: cells(learning_rates=()),
         "bench --cores gru --learning-rates",
     ),
     R(
         SettingError,
-        "the grid's features is 0; use 1 or more",
+        "the grid tries 11 learning rates; give one to ten",
+        lambda: cells(learning_rates=(0.1,) * 11),
+        "bench --cores gru --learning-rates" + " 0.1" * 11,
+    ),
+    R(
+        SettingError,
+        f"{option('features')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(features=0),
         "bench --cores gru --features 0",
     ),
     R(
         SettingError,
-        "the grid's learning_rates holds 0.0; use numbers above 0, such as 1e-2",
+        f"{option('learning_rates')} is 0.0; use numbers above 0, such as 1e-2",
         lambda: cells(learning_rates=(0.0,)),
         "bench --cores gru --learning-rates 0",
     ),
     R(
         SettingError,
-        "the grid's batch is 0; use 1 or more",
+        f"{option('batch')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(batch=0),
         "bench --cores gru --batch 0",
     ),
     R(
         SettingError,
-        "the grid's at is 2.0; use a share between 0 and 1, such as 0.99",
+        f"{option('at')} is 2.0; use a share between 0 and 1, such as 0.99",
         lambda: cells(at=2.0),
         "bench --cores gru --at 2",
     ),
+    R(
+        SettingError,
+        f"{option('hidden')} is [8]; give it whole numbers",
+        lambda: cells(hidden=[[8]]),
+    ),
+    R(SettingError, f"{option('alphabet')} is 7; give it text", lambda: cells(alphabet=7)),
+    R(
+        SettingError,
+        f"{option('alphabet')} has 10,001 characters; a bench takes at most 10,000",
+        lambda: cells(alphabet="".join(map(chr, range(10_001)))),
+    ),
+    R(SettingError, f"{option('cores')} is 3; give it text", lambda: cells(cores=(3,))),
+    R(
+        SettingError,
+        f"{option('cores')} holds a name of 1,001 characters; use 1,000 at most",
+        lambda: cells(cores=("g" * 1_001,)),
+        "bench --cores " + "g" * 1_001,
+    ),
+    R(
+        SettingError,
+        "the grid has 8,000,000 cells; a bench takes at most 100,000: "
+        + by_caller(
+            "split it into several grids, such as one for each seed",
+            "run it in parts, such as a few --seeds at a time, with the same --store",
+        ),
+        lambda: cells(hidden=range(1, 201), max_delay=range(200), seeds=range(200)),
+        "bench many.toml --hidden "
+        + " ".join(map(str, range(1, 201)))
+        + " --max-delay "
+        + " ".join(map(str, range(200)))
+        + " --seeds "
+        + " ".join(map(str, range(200))),
+        harm=text("many.toml", '[[grid]]\ncores = "gru"\n'),
+    ),
+    R(
+        SettingError,
+        f"the grid searches for 1,001 widths; give at most 1,000 combinations of "
+        f"{option('cores')}, {option('max_delay')} and {option('parameters')} or "
+        f"{option('state')}",
+        lambda: cells(hidden=None, parameters=range(1, 1_002)),
+        "bench --cores gru --parameters " + " ".join(map(str, range(1, 1_002))),
+    ),
+    R(
+        SettingError,
+        "torch is 2; give it text, 100 characters at most",
+        lambda: Cell(core="gru", symbols=1, torch=2),
+    ),
+    R(
+        SettingError,
+        f"a cell has one budget; give {option('symbols')} or {option('seconds')}",
+        lambda: Cell(core="gru"),
+    ),
+    R(
+        SettingError,
+        "this is no cell of a bench (<> is missing); give what Cell.to_json wrote",
+        lambda: Cell.from_json("{}"),
+    ),
     R(SettingError, "my.toml cannot be read (<>); give a grid in TOML", **grid("[[grid]\n")),
+    R(
+        SettingError,
+        "my.toml cannot be read (it is nested too deeply); give a grid in TOML",
+        **grid("a = " + "[" * 5_000),
+    ),
     R(
         SettingError,
         "my.toml holds cores; write each grid under a line [[grid]]",
@@ -1668,22 +1748,22 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "my.toml, grid 1 has a setting 'hiden'; did you mean hidden?",
+        "my.toml, grid 1: it has a setting 'hiden'; did you mean hidden?",
         **grid('[[grid]]\ncores = "gru"\nhiden = [3]'),
     ),
     R(
         SettingError,
-        "my.toml, grid 1 has hidden = '3'; give it whole numbers",
+        "my.toml, grid 1: hidden is '3'; give it whole numbers",
         **grid('[[grid]]\ncores = "gru"\nhidden = "3"'),
     ),
     R(
         SettingError,
-        'my.toml, grid 1 names no cores; write cores = ["gru", …] in it',
+        'my.toml, grid 1: it names no cores; write cores = ["gru", …] in it',
         **grid("[[grid]]\nhidden = [3]"),
     ),
     R(
         SettingError,
-        "my.toml, grid 1: the grid's batch is 0; use 1 or more",
+        "my.toml, grid 1: batch is 0; use whole numbers from 1 to 2^53",
         **grid('[[grid]]\ncores = "gru"\nbatch = 0'),
     ),
     # benches and their engines
