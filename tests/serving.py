@@ -2,20 +2,20 @@
 
 import contextlib
 import json
+import socket
 import threading
-import time
 
 from websockets.sync.client import connect
 
 from echospan.web.limits import Limits
-from echospan.web.server import listen, server
+from echospan.web.server import Server, listen
 
 
 class Served:
-    """A running server: its port, and what it knows of its visitors."""
+    """A running server: its port, and its state."""
 
-    def __init__(self, port, host):
-        self.port, self.host = port, host
+    def __init__(self, port, server):
+        self.port, self.server, self.host = port, server, server.host
 
     @property
     def url(self):
@@ -25,21 +25,26 @@ class Served:
     def socket(self):
         return f"ws://127.0.0.1:{self.port}/socket"
 
+    def raw(self, *sent):
+        """A TCP connection on which this was sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        for data in sent:
+            connection.sendall(data)
+        return connection
+
 
 @contextlib.contextmanager
-def serving(models, port=0, **limits):
+def serving(models, port=0, names=(), **limits):
     """The models, served until the block ends."""
-    running = server(models, Limits(**limits))
+    running = Server(models, Limits(**limits), names)
     with listen("127.0.0.1", port) as listening:
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=running.run, args=(listening,))
         thread.start()
         try:
-            while not running.started:
-                assert thread.is_alive()
-                time.sleep(0.005)
-            yield Served(listening.getsockname()[1], running.config.app.state.host)
+            assert running.started.wait(30)
+            yield Served(listening.getsockname()[1], running)
         finally:
-            running.should_exit = True
+            running.stop()
             thread.join()
 
 

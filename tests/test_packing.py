@@ -105,9 +105,9 @@ def test_a_core_of_two_layers_is_refused():
 
 
 def test_what_is_packed_is_small_and_tells_what_it_is(fixed_run):
-    packed = pack(load(fixed_run), "fixed", [1.0, 0.5])
+    packed = pack(load(fixed_run), "fixed", [1.0, 1.0, 1.0, 0.5, 0.25])
     assert packed["name"] == "fixed"
-    assert packed["recall"] == [1.0, 0.5]
+    assert packed["recall"] == [1.0, 1.0, 1.0, 0.5, 0.25]
     assert packed["alphabet"] == "abcdefghijklmnopqrstuvwxyz"
     assert (packed["maxDelay"], packed["delay"], packed["hidden"]) == (4, 4, 64)
     assert packed["core"] == "gru"

@@ -88,6 +88,7 @@ from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
+from echospan.web.guard import host_name
 from echospan.web.served import Served
 from echospan.web.server import common_alphabet, listen
 from refused import SOURCE, Refusal, commanded, filled, held, places, provoked
@@ -1612,7 +1613,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "starlette is not installed; pip install 'echospan[web]'",
+        "websockets is not installed; pip install 'echospan[web]'",
         args="serve run",
         under=refused.without_a_server,
     ),
@@ -1629,6 +1630,13 @@ REFUSALS = [
         "free",
         lambda: listen("192.0.2.1", 80),
         "serve run --host 192.0.2.1 --port 80",
+    ),
+    R(
+        SettingError,
+        f"{option('allow_host')} is 'https://hub', which is no host name; give the name in the "
+        "address of the page alone, such as hub.example.org: no https://, port, path or *",
+        lambda: host_name("https://hub"),
+        "serve run --allow-host https://hub",
     ),
     R(
         SettingError,
@@ -1660,9 +1668,10 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect")
+APART = ("Opaque", "refused", "Refused", "Gone")
 """What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
-raised on, and two that close a visitor's socket, with the reasons that test_serve.py reads."""
+raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, and one
+that ends the work for a visitor who has left."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 
