@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import threading
 
@@ -77,3 +78,49 @@ def visiting(served, token=None):
     """A visitor, here until the block ends."""
     with connect(served.socket, compression=None) as ws:
         yield Visitor(ws, token)
+
+
+@contextlib.contextmanager
+def proxied(served, prefix, keeps_host):
+    """A proxy that takes `prefix` off the path, as an nginx location or a notebook server does.
+
+    The port; the Host that a browser sent goes through, or becomes that of the server.
+    """
+
+    def forward(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def connected(client):
+        with client, contextlib.suppress(OSError), served.raw() as upstream:
+            upstream.settimeout(None)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1) or b"\r\n\r\n"
+            line, _, headers = head.partition(b"\r\n")
+            line = line.replace(prefix.encode(), b"/", 1)
+            if not keeps_host:
+                host = re.search(rb"(?i)^host: .*$", headers, re.M)[0]
+                headers = headers.replace(host, b"Host: 127.0.0.1:%d\r" % served.port)
+            upstream.sendall(line + b"\r\n" + headers)
+            there = threading.Thread(target=forward, args=(client, upstream))
+            there.start()
+            forward(upstream, client)
+            there.join()
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                threads.append(threading.Thread(target=connected, args=(client,)))
+                threads[-1].start()
+
+    threads = [threading.Thread(target=accept)]
+    with listen("127.0.0.1", 0) as listening:
+        threads[0].start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from echospan import shipping
-from echospan.cli.places import NAME_ONE, there
+from echospan.cli.places import NAME_ONE, name_of, there
 from echospan.errors import SettingError
 
 
@@ -76,5 +77,7 @@ def serve(command: Serve) -> int:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' own names, where these differ; else as they were given."""
-    names = [run.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+    names = [name_of(run) for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return [os.fsencode(run).decode(errors="replace") for run in runs]
