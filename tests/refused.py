@@ -204,7 +204,7 @@ def without_a_server():
     for name in ours:
         del sys.modules[name]
     try:
-        with without("starlette"):
+        with without("websockets"):
             yield
     finally:
         sys.modules.update(ours)

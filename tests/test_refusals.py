@@ -95,6 +95,7 @@ from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
+from echospan.web.guard import host_name
 from echospan.web.served import Served
 from echospan.web.server import common_alphabet, listen
 from refused import SOURCE, Refusal, commanded, filled, held, places, provoked
@@ -2018,7 +2019,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "starlette is not installed; pip install 'echospan[web]'",
+        "websockets is not installed; pip install 'echospan[web]'",
         args="serve run",
         under=refused.without_a_server,
     ),
@@ -2038,9 +2039,21 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        f"{option('allow_host')} is 'https://hub', which is no host name; give the name in the "
+        "address of the page alone, such as hub.example.org: no https://, port, path or *",
+        lambda: host_name("https://hub"),
+        "serve run --allow-host https://hub",
+    ),
+    R(
+        SettingError,
         "the models have no two characters in common; "
         "serve together what reads the same alphabet, or each on a port of its own",
         lambda: common_alphabet([Served("mine", EchoModel(SMALL)), Served("yours", digits())]),
+    ),
+    R(
+        SettingError,
+        "run/model.safetensors is inside the run run; name a place outside",
+        args="export run --format html -o run/model.safetensors --overwrite",
     ),
     R(
         SettingError,
@@ -2069,10 +2082,10 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect", "LocksUnsupportedError")
+APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
 """What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
-raised on, two that close a visitor's socket, with the reasons that test_serve.py reads, and one
-that storage/folder.py turns into another."""
+raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
+ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 
