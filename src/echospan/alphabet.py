@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from echospan.errors import AlphabetError, by_caller
+from echospan.validation import shown
 
 BLANK = 0
 """The id of the blank: nothing to say yet."""
@@ -54,12 +55,22 @@ class Alphabet:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be told apart."""
+        if not isinstance(self.characters, str):
+            raise AlphabetError(
+                f"the alphabet is {shown(self.characters)}", f"use a string or {_names()}"
+            )
         seen: set[str] = set()
         for c in self.characters:
             if c in seen:
                 raise AlphabetError(
                     f"the alphabet {self.characters!r} has {c!r} twice",
                     f"give each character once, or {_names()}",
+                )
+            if c == BLANK_MARK or "\ud800" <= c <= "\udfff":
+                what = "stands for a blank" if c == BLANK_MARK else "is half a character"
+                raise AlphabetError(
+                    f"the alphabet {self.characters!r} has {c!r}, which {what}",
+                    "leave it out, or give another in its place",
                 )
             seen.add(c)
         if len(seen) < 2:
@@ -72,7 +83,11 @@ class Alphabet:
         return len(self.characters)
 
     def encode(self, text: str, start: int = 0) -> list[int]:
-        """Ids of `text`; `start` is added to the position an AlphabetError names."""
+        """Return the ids of `text`; `start` is added to the position an AlphabetError names."""
+        if not isinstance(text, str):
+            raise AlphabetError(
+                f"the text is {shown(text)}", f"give a str of {shown(self.characters)}"
+            )
         ids = [self.characters.find(c) + 1 for c in text]
         if BLANK in ids:
             at = ids.index(BLANK)
@@ -87,8 +102,14 @@ class Alphabet:
         return ids
 
     def decode(self, ids: Iterable[int], blank: str = BLANK_MARK) -> str:
-        """Text of `ids`, the blank drawn as `blank`."""
-        return "".join(self.characters[i - 1] if i else blank for i in ids)
+        """Return the text of `ids`, each from 0 to `len(self)`; 0 is drawn as `blank`."""
+        drawn = dict(enumerate((blank, *self.characters)))
+        try:
+            return "".join(map(drawn.__getitem__, ids))
+        except (KeyError, TypeError):
+            raise AlphabetError(
+                f"the ids are {shown(ids)}", f"give whole numbers from 0 to {len(self)}"
+            ) from None
 
 
 def alphabet(name_or_characters: str) -> Alphabet:
@@ -106,7 +127,7 @@ def alphabet(name_or_characters: str) -> Alphabet:
     """
     text = name_or_characters
     if not isinstance(text, str):
-        raise AlphabetError(f"the alphabet is {text!r}", f"use a string or {_names()}")
+        return Alphabet(text)  # which refuses it
     if text in NAMED:
         return Alphabet(NAMED[text])
     near = difflib.get_close_matches(text.casefold(), [*NAMED, *_OTHER_WORDS], 1, _NEAR)

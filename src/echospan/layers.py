@@ -14,9 +14,15 @@ from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, as_core, copy_module, make_core, tensors
 from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
+from echospan.random_streams import Purpose, seeded
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
+
+
+MOST_NUMBERS = 2**22
+"""Parameters and buffers at which the search for a state ends: the state of such a core grows so
+slowly with its width that the layers tried next would fill the memory."""
 
 
 def name_of(layer: nn.Module | Callable[..., nn.Module]) -> str:
@@ -91,8 +97,7 @@ def _tried_in_training(core: Any, name: str) -> None:
 
 def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
     """A fresh core of a layer, its promises not yet looked at, beyond those as_core asks for."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(Purpose.LAYER, seed):
         if isinstance(layer, str):
             return make_core(layer, features or symbols, hidden)
         module = (
@@ -131,6 +136,7 @@ def fit_hidden(
         )
     symbols = len(find_alphabet(alphabet)) + 1
     widths: dict[int, int] = {}
+    built_numbers = [0]
 
     def size(hidden: int) -> int:
         """Of the nearest width from `hidden` up that the layer can have."""
@@ -139,6 +145,7 @@ def fit_hidden(
                 try:
                     core = built(layer, symbols, width, features, 0)
                     widths[width] = sizes_of(core, max_delay)[what]
+                    built_numbers.append(sum(t.numel() for t in core.state_dict().values()))
                 except (EchospanError, ValueError, AssertionError, RuntimeError):
                     widths[width] = -1
             if widths[width] >= 0:
@@ -152,11 +159,14 @@ def fit_hidden(
         )
     low, high = 1, 2
     while size(high) < wanted and high < 65_536:
+        if what == "state" and max(built_numbers) >= MOST_NUMBERS:
+            low = high  # which is the nearest
+            break
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < wanted else (low, middle)
-    for hidden in range(max(1, low - 64), high + 1):
+    for hidden in range(max(1, low - 64) if low < high else high, high + 1):
         size(hidden)
     there = {h: n for h, n in widths.items() if n > 0}
     best = min(there, key=lambda h: abs(there[h] - wanted))
