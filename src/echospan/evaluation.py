@@ -19,7 +19,7 @@ from echospan.errors import SettingError
 from echospan.model import EchoModel, check_delay, evaluating
 from echospan.random_streams import Purpose, check_seed, generator
 from echospan.tasks import EchoTask
-from echospan.validation import fraction, moment, not_allowed, several, shown, whole
+from echospan.validation import fraction, is_whole, moment, not_allowed, several, shown, whole
 
 
 @lru_cache
@@ -115,7 +115,7 @@ class Evaluation:
             SettingError: If that delay was not asked in this evaluation.
         """
         for d in self.delays:
-            if d.delay == delay:
+            if is_whole(delay) and d.delay == delay:
                 return d
         asked = ", ".join(str(d.delay) for d in self.delays)
         raise SettingError(
@@ -151,7 +151,8 @@ class Evaluation:
         Raises:
             SettingError: If one of these delays was not asked in this evaluation.
         """
-        return all(self.at(d).interval[0] >= target for d in asked)
+        target = fraction("target", target)
+        return all(self.at(d).interval[0] >= target for d in several("asked", asked, "delays"))
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
