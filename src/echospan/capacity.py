@@ -37,7 +37,8 @@ from torch import Tensor, nn
 
 from echospan.errors import SettingError, first_line, option
 from echospan.random_streams import Purpose, check_seed, generator
-from echospan.validation import not_allowed, positive, share, shown, whole
+from echospan.text import shown
+from echospan.validation import not_allowed, positive, share, whole
 
 
 @dataclass(frozen=True)

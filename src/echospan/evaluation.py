@@ -19,7 +19,8 @@ from echospan.errors import SettingError
 from echospan.model import EchoModel, check_delay, evaluating
 from echospan.random_streams import Purpose, check_seed, generator
 from echospan.tasks import EchoTask
-from echospan.validation import fraction, is_whole, moment, not_allowed, several, shown, whole
+from echospan.text import shown
+from echospan.validation import fraction, is_whole, moment, not_allowed, several, whole
 
 
 @lru_cache
@@ -104,6 +105,11 @@ class Evaluation:
         return self.blanks_correct / self.blanks if self.blanks else None
 
     @property
+    def blank_interval(self) -> tuple[float, float]:
+        """Return Wilson's 95 % interval of blank accuracy; (0, 1) where no blank was due."""
+        return wilson(self.blanks_correct, self.blanks)
+
+    @property
     def recalled_bits(self) -> float:
         """Sum over the delays: a lower bound on what the hidden state says of the past."""
         return sum(d.bits for d in self.delays)
@@ -145,14 +151,30 @@ class Evaluation:
             )
         return leading_span((self.at(d).interval[0] for d in range(len(asked))), at)
 
-    def reached(self, asked: Sequence[int], target: float) -> bool:
-        """Return whether the interval's lower end is at least `target` at every delay in `asked`.
+    def recalled(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall has reached the target, whatever the blanks.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of recall's 95 % interval, between 0 and 1.
 
         Raises:
             SettingError: If one of these delays was not asked in this evaluation.
         """
         target = fraction("target", target)
         return all(self.at(d).interval[0] >= target for d in several("asked", asked, "delays"))
+
+    def reached(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall and blanks have both reached the target.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of a 95 % interval, between 0 and 1: of recall at each
+                delay asked for, and of blank accuracy where blanks were due.
+        """
+        return self.recalled(asked, target) and (
+            not self.blanks or self.blank_interval[0] >= target
+        )
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:

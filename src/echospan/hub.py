@@ -18,7 +18,8 @@ from echospan.evaluation import as_report, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe, TrainingConfig, command
 from echospan.streaming import Stream
-from echospan.validation import kind, not_allowed, shown, text
+from echospan.text import shown
+from echospan.validation import kind, not_allowed, text
 from echospan.validation import path as a_path
 
 _EVALUATED = {"delays", "blank_accuracy", "span", "target", "recalled_bits"}

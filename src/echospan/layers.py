@@ -20,6 +20,11 @@ Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
 
 
+MOST_NUMBERS = 2**22
+"""Parameters and buffers at which the search for a state ends: the state of such a core grows so
+slowly with its width that the layers tried next would fill the memory."""
+
+
 def name_of(layer: nn.Module | Callable[..., nn.Module]) -> str:
     """What a layer is called where it has no name of its own."""
     return getattr(layer, "__name__", type(layer).__name__)
@@ -131,6 +136,7 @@ def fit_hidden(
         )
     symbols = len(find_alphabet(alphabet)) + 1
     widths: dict[int, int] = {}
+    built_numbers = [0]
 
     def size(hidden: int) -> int:
         """Of the nearest width from `hidden` up that the layer can have."""
@@ -139,6 +145,7 @@ def fit_hidden(
                 try:
                     core = built(layer, symbols, width, features, 0)
                     widths[width] = sizes_of(core, max_delay)[what]
+                    built_numbers.append(sum(t.numel() for t in core.state_dict().values()))
                 except (EchospanError, ValueError, AssertionError, RuntimeError):
                     widths[width] = -1
             if widths[width] >= 0:
@@ -152,11 +159,14 @@ def fit_hidden(
         )
     low, high = 1, 2
     while size(high) < wanted and high < 65_536:
+        if what == "state" and max(built_numbers) >= MOST_NUMBERS:
+            low = high  # which is the nearest
+            break
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < wanted else (low, middle)
-    for hidden in range(max(1, low - 64), high + 1):
+    for hidden in range(max(1, low - 64) if low < high else high, high + 1):
         size(hidden)
     there = {h: n for h, n in widths.items() if n > 0}
     best = min(there, key=lambda h: abs(there[h] - wanted))

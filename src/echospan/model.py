@@ -14,7 +14,8 @@ from echospan.cores import GRU, Core, State, make_core, tensors
 from echospan.errors import AlphabetError, CoreError, DelayError, SettingError, option
 from echospan.pretrained import Pretrained
 from echospan.recipes import Made, ModelConfig
-from echospan.validation import is_whole, kind, not_allowed, shown
+from echospan.text import shown
+from echospan.validation import is_whole, kind, not_allowed
 
 
 def _core(name: str, core: object) -> Core:

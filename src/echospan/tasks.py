@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from echospan.errors import DeviceError, SettingError, first_line, option
-from echospan.validation import kind, shown, whole
+from echospan.text import shown
+from echospan.validation import kind, whole
 
 
 @dataclass(frozen=True)

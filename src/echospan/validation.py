@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from echospan.errors import SettingError, option
+from echospan.text import shown
 
 LARGEST = 2**63 - 1
 """The largest whole number of a setting: what an int64 tensor and a column of SQLite hold."""
-
-
-def shown(value: object, longest: int = 60) -> str:
-    """Return the `repr` of a value, in one line and short, for a message."""
-    if isinstance(value, int) and value.bit_length() > 4 * longest:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to print the longest ones
-    try:
-        line = " ".join(repr(value).split())
-    except Exception:  # the repr of an object of someone else's
-        line = f"a {type(value).__name__}"
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def not_allowed(name: str, value: object, remedy: str) -> SettingError:

@@ -28,7 +28,8 @@ from echospan.cores.rnn import RNN as RNN
 from echospan.cores.s4d import S4D as S4D
 from echospan.cores.tcn import TCN as TCN
 from echospan.errors import SettingError, nearest
-from echospan.validation import shown, sizes
+from echospan.text import shown
+from echospan.validation import sizes
 
 
 def _gru(features: int, hidden: int) -> nn.Module:

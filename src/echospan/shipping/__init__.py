@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echospan.errors import SettingError, nearest
-from echospan.validation import shown
+from echospan.text import shown
 
 if TYPE_CHECKING:
     from echospan.model import EchoModel
