@@ -90,7 +90,7 @@ from echospan.profiling import Profile, combine, profile
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
 from echospan.storage.folder import FolderInUseError, claim
-from echospan.store import Store, differences
+from echospan.store import Store, differences, results
 from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
@@ -494,6 +494,33 @@ REFUSALS = [
         lambda: evaluate_span(small(), deadline=math.nan),
     ),
     R(SettingError, "folder is None; give a path", lambda: load(None)),
+    R(
+        SettingError,
+        "store is 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…; "
+        "give another path (File name too long)",
+        lambda: results("a" * 300),
+    ),
+    R(
+        CoreError,
+        "state is 3; give None, or a state that this model returned",
+        lambda: load("run")(torch.ones(1, 2).long(), 3),
+    ),
+    R(
+        DelayError,
+        "delays is None, and this model is conditioned by its input; "
+        "give a tensor of delays, (batch,) or (batch, time)",
+        lambda: EchoModel(replace(SMALL, conditioning="input")).hidden(torch.ones(1, 2).long()),
+    ),
+    R(
+        DeviceError,
+        "no tensor can be made on device 'gpu' (<>); name one that PyTorch has here, such as cpu",
+        lambda: EchoTask().empty_past(2, "gpu"),
+    ),
+    R(
+        SettingError,
+        "evaluation is {}; it lacks blank_accuracy, delays, recalled_bits, span, target",
+        lambda: load("run").save_pretrained("new", evaluation={}),
+    ),
     R(
         AlphabetError,
         "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",

@@ -6,9 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from benchmarks.report import fill
 
-import echospan
 from echospan.benching import CellResult
 from echospan.errors import StoreError
 from echospan.grids import Cell
@@ -76,10 +74,3 @@ def test_a_file_that_is_held_for_long_is_waited_for_and_then_refused(path, monke
         with pytest.raises(StoreError, match="wait until nobody holds it"):
             Store(path, write=False)
     holder.close()
-
-
-def test_results_are_a_list_where_pandas_is_not(path, monkeypatch):
-    fill(path, 2)
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    rows = echospan.results(path)
-    assert [row["core"] for row in rows] == ["gru", "gru"]

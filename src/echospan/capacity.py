@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from echospan.errors import SettingError, first_line, option
 from echospan.random_streams import Purpose, check_seed, generator
+from echospan.text import shown
 from echospan.validation import not_allowed, positive, share, whole
 
 
@@ -104,13 +105,15 @@ def memory_capacity(
     x = inputs.unsqueeze(-1).to(weight.device, weight.dtype.to_real())
     if isinstance(core, nn.Module):
         was_training = core.training
-        y, _ = core.eval()(x)
+        answer = core.eval()(x)
         core.train(was_training)
     else:
-        y, _ = core(x)
-    if y.shape[:2] != x.shape[:2] or y.dim() != 3:
+        answer = core(x)
+    y = answer[0] if isinstance(answer, tuple) and answer else answer
+    if not isinstance(y, Tensor) or y.shape[:2] != x.shape[:2] or y.dim() != 3:
         raise SettingError(
-            f"the core returned {tuple(y.shape)} for an input of {tuple(x.shape)}",
+            f"the core returned {tuple(y.shape) if isinstance(y, Tensor) else shown(y)} for an "
+            f"input of {tuple(x.shape)}",
             "return (batch, time, hidden) and the state",
         )
     law = {"amplitude": amplitude, "seed": seed, "warm_up": warm_up}

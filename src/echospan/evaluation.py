@@ -19,7 +19,8 @@ from echospan.errors import SettingError
 from echospan.model import EchoModel, check_delay, evaluating
 from echospan.random_streams import Purpose, check_seed, generator
 from echospan.tasks import EchoTask
-from echospan.validation import fraction, moment, not_allowed, several, shown, whole
+from echospan.text import shown
+from echospan.validation import fraction, is_whole, moment, not_allowed, several, whole
 
 
 @lru_cache
@@ -120,7 +121,7 @@ class Evaluation:
             SettingError: If that delay was not asked in this evaluation.
         """
         for d in self.delays:
-            if d.delay == delay:
+            if is_whole(delay) and d.delay == delay:
                 return d
         asked = ", ".join(str(d.delay) for d in self.delays)
         raise SettingError(
@@ -160,7 +161,8 @@ class Evaluation:
         Raises:
             SettingError: If one of these delays was not asked in this evaluation.
         """
-        return all(self.at(d).interval[0] >= target for d in asked)
+        target = fraction("target", target)
+        return all(self.at(d).interval[0] >= target for d in several("asked", asked, "delays"))
 
     def reached(self, asked: Sequence[int], target: float) -> bool:
         """Return whether recall and blanks have both reached the target.

@@ -505,7 +505,8 @@ def profile(
         )
     if hidden is None:
         symbol = len(find_alphabet(alphabet)) + 1
-        hidden = symbol * (max_delay + 1) if layer == "delay_line" else 128
+        line = isinstance(layer, str) and layer == "delay_line"
+        hidden = symbol * (max_delay + 1) if line else 128
     config = ModelConfig(alphabet=alphabet, max_delay=max_delay, hidden=hidden)
     characters = config.alphabet
     told = name or (layer if isinstance(layer, str) else name_of(layer))

@@ -39,16 +39,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
+        max_delay = whole("max_delay", self.max_delay)
         checked: dict[str, object] = {
             "alphabet": alphabet(self.alphabet).characters,
             "core": text("core", self.core, "gru"),
             "hidden": whole("hidden", self.hidden, 1),
-            "max_delay": whole("max_delay", self.max_delay),
+            "max_delay": max_delay,
             "conditioning": choice("conditioning", self.conditioning, get_args(_Conditioning)),
         }
         if self.delay is not None:
             checked["delay"] = delay = whole("delay", self.delay)
-            checked["max_delay"] = max(delay, self.max_delay)
+            checked["max_delay"] = max(delay, max_delay)
         _set(self, checked)
 
     @property

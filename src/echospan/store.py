@@ -20,6 +20,7 @@ from echospan.benching import CellResult
 from echospan.errors import SettingError, StoreError, option
 from echospan.grids import Cell
 from echospan.profiling import Profile
+from echospan.validation import path as a_path
 
 _MARK = 0x4563686F
 """SQLite's application_id: "Echo"."""
@@ -383,18 +384,24 @@ def _row(result: CellResult) -> dict[str, Any]:
     }
 
 
-def results(store: str | Path) -> Any:
-    """The results of a file, a row each: a pandas DataFrame where pandas is there, else a list.
+def results(store: str | Path) -> list[dict[str, Any]]:
+    """Return the results in a file, one dict for each cell.
 
-    Raises StoreError for a file that is missing, foreign, damaged or newer.
+    `pandas.DataFrame(echospan.results(path))`, or polars' or pyarrow's counterpart, makes a table.
+
+    Args:
+        store: The file that `echospan bench` made.
+
+    Returns:
+        A list, in the order of the cells. Each dict has the keys that `COLUMNS` names, the same
+        for a cell that failed, whose figures are None and whose `error` says why.
+
+    Raises:
+        SettingError: For what is no path.
+        StoreError: For a file that is missing, foreign, damaged or newer.
     """
-    with Store(store, write=False) as opened:
-        rows = opened.rows()
-    try:
-        import pandas
-    except ImportError:
-        return rows
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    with Store(a_path("store", store), write=False) as opened:
+        return opened.rows()
 
 
 def as_json(stored: Stored) -> str:

@@ -47,5 +47,5 @@ def shown(value: object, longest: int = 60) -> str:
         return f"a number of {value.bit_length():,} bits"
     try:
         return plain(repr(value), longest)
-    except (ValueError, RecursionError):  # such a number, or nested too deeply, inside of it
+    except Exception:  # such a number inside of it, nested too deeply, or a repr of someone else's
         return f"a {type(value).__name__}"

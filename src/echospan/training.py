@@ -172,6 +172,8 @@ def train(
     kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
     function("on_progress", on_progress, "its progress")
     function("on_snapshot", on_snapshot, "a snapshot")
+    if resume is not None:
+        kind("resume", resume, Snapshot, "the snapshot that on_snapshot was called with")
     deadline = moment("deadline", deadline)
     snapshot_seconds = a_number(
         "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
