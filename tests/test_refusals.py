@@ -32,7 +32,7 @@ import test_checks
 import test_export
 from echospan import checks, cli, engines, homework, shipping
 from echospan.alphabet import Alphabet
-from echospan.benching import bench
+from echospan.benching import CellResult, bench
 from echospan.capacity import capacity_of_states, memory_capacity
 from echospan.checkpoint import (
     Snapshot,
@@ -91,7 +91,6 @@ from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
 from echospan.storage.folder import FolderInUseError, claim
 from echospan.store import Store, differences, results
-from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
@@ -163,17 +162,28 @@ def database(*statements):
     return harm
 
 
-def no_cell():
-    """A result whose checksum is right, and whose cell is none."""
-    with sqlite3.connect("store.sqlite") as db:
-        db.row_factory = sqlite3.Row
-        told = dict(db.execute("SELECT * FROM results").fetchone())
-        del told["digest"]
-        told["cell"] = "{}"
-        db.execute(
-            "UPDATE results SET cell='{}', digest=? WHERE key=?", (digest(told), told["key"])
-        )
-    db.close()
+def page_twice():
+    """The second page of the store in the place of its last one."""
+    data = Path("store.sqlite").read_bytes()
+    size = int.from_bytes(data[16:18], "big")
+    Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
+
+
+def while_open(harm):
+    """What is done to a store while it is open for writing."""
+    with Store("store.sqlite") as store:
+        harm("store.sqlite")
+        store.check()
+
+
+def taken_out():
+    """A result that was added, and replaced by a copy of the file from before."""
+    cell = Cell(core="gru", symbols=1)
+    with Store("store.sqlite") as store:
+        before = Path("store.sqlite").read_bytes()
+        store.add(CellResult(cell, None, "out of luck", 1, 0.1))
+        Path("store.sqlite").write_bytes(before)
+        store.verify([cell])
 
 
 def linked():
@@ -212,7 +222,7 @@ def rows(path="store.sqlite"):
 
 def stored(path="store.sqlite"):
     with Store(path, write=False) as store:
-        return list(store.stored())
+        return store.stored()
 
 
 def two(**changes):
@@ -351,10 +361,10 @@ ASKED = {
         "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
         "or a file in TOML"
     ),
-    "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
+    "bench --cores gru --workers 0": f"{option('workers')} is 0; use 1 or more",
     "bench --cores gru --address tcp://x:1": (
-        "--address is tcp://x:1, and loky runs on this machine alone; use --engine dask or "
-        "--engine ray with it"
+        f"{option('address')} is tcp://x:1, and loky runs on this machine alone; "
+        f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it"
     ),
     "bench --cores gru --hidden 2.5": "--hidden is 2.5; give it whole numbers, such as 20",
     "bench --cores gru --hidden=8 many": "--hidden is 8 many; give it whole numbers, such as 20",
@@ -372,8 +382,23 @@ ASKED = {
     "results store.sqlite --json=3": (
         "echospan results has no place for '3'; write echospan results STORE"
     ),
+    "results store.sqlite --csv out --jsonl ./out": (
+        f"{option('csv')} and {option('jsonl')} are one file, out; "
+        "give each output a file of its own"
+    ),
+    "results store.sqlite --csv store.sqlite-journal": (
+        "store.sqlite-journal is the file of results itself; name another"
+    ),
+    "report store.sqlite figures/span.svg --figures figures": (
+        "the page and the figure span.svg are one file, figures/span.svg; give each output a file "
+        "of its own"
+    ),
+    "report store.sqlite --figures /proc/new": (
+        "/proc/new cannot be made (No such file or directory); "
+        f"name another with {option('figures')}"
+    ),
     "report store.sqlite --figures there.svg": (
-        "there.svg is no folder; name another with --figures"
+        f"there.svg is no folder; name another with {option('figures')}"
     ),
 }
 """What a command line that does not fit is told: a SettingError, each of them."""
@@ -1870,6 +1895,21 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "pipe is no regular file; name a file, such as results.sqlite",
+        lambda: Store("pipe"),
+        "report pipe",
+        harm=lambda: os.mkfifo("pipe"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has 2 names (hard links); SQLite keeps a file whole under one name alone: "
+        "copy it, or remove the others",
+        lambda: Store("store.sqlite"),
+        "bench --cores gru --store store.sqlite",
+        harm=lambda: Path("other").hardlink_to("store.sqlite"),
+    ),
+    R(
+        StoreError,
         "no is no folder; make it, or name another",
         lambda: Store("no/s.sqlite"),
         "bench --cores gru --store no/s.sqlite",
@@ -1889,7 +1929,15 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite has version 99, newer than 2; install a newer echospan",
+        "store.sqlite is no file of results; name one that echospan bench made",
+        rows,
+        "results store.sqlite",
+        harm=database("ALTER TABLE results RENAME error TO reason"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has format 99, and this echospan reads format 3; "
+        "use the echospan that made it, or run the bench again into another file",
         rows,
         "results store.sqlite",
         harm=database("PRAGMA user_version=99"),
@@ -1904,33 +1952,52 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (all: its columns have other names); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (<>); "
+        "take a copy of the file from before, or run the bench again into another file",
         stored,
-        harm=database("ALTER TABLE results RENAME bits TO bytes"),
-        args="results store.sqlite",
+        "results store.sqlite",
+        harm=page_twice,
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: its checksum differs); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (8 results were stored, and 7 are found); "
+        "take a copy of the file from before, or run the bench again into another file",
+        stored,
+        "results store.sqlite",
+        harm=database("DELETE FROM results WHERE rowid = 3"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: its digest differs); "
+        "take a copy of the file from before, or run the bench again into another file",
         rows,
         "results store.sqlite",
-        harm=database("UPDATE results SET span = 16 WHERE seed = 0"),
+        harm=database("UPDATE results SET tries = 16 WHERE rowid = 3"),
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: 'learning_rates'); take a copy of the "
-        "file from before, or delete that row and run its cell again",
-        stored,
-        "report store.sqlite",
-        harm=no_cell,
-    ),
-    R(
-        StoreError,
-        "store.sqlite cannot be read (Too many open files); name a file that you may read",
-        lambda: Store("store.sqlite"),
+        "store.sqlite cannot be read (<>); "
+        "see that the disk has room and the file is whole and yours",
+        rows,
         under=refused.no_more_files,
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was overwritten while it was open (<>); "
+        "run the command again with a file that nothing else writes",
+        lambda: while_open(lambda path: os.truncate(path, 0)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite lacks 1 results that were stored in it; "
+        "something else has written to it: run the command again",
+        lambda: taken_out(),
     ),
     R(
         SettingError,
@@ -2102,6 +2169,7 @@ UNREACHED = {
     ("cli/runs.py", "self._left()"): "test_run_folder.py has a disk that is full at the end",
     ("cli/runs.py", "trained and not measured"): "as above",
     ("cli/runs.py", "is trained and saved, and cannot be measured"): "as above, of memory",
+    ("cli/benches.py", "standard output could not be written"): "test_bench.py has a full one",
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",

@@ -24,11 +24,10 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from echospan.errors import SettingError
 from echospan.grids import Cell
 from echospan.plots import COLOURS, LINES, STYLE
-from echospan.profiling import Profile, combine
-from echospan.store import Stored
+from echospan.profiling import Profile
+from echospan.store import Stored, by_setting
 
 MOST_POINTS = 400
 """Points of a panel; what is drawn of a larger bench is spread evenly over it."""
@@ -111,18 +110,7 @@ def _budget(cell: Cell) -> str:
 
 def settings(stored: Iterable[Stored]) -> list[Setting]:
     """Finished cells, those of one setting together, by core and size."""
-    groups: dict[str, list[Stored]] = {}
-    for s in stored:
-        if s.profile is not None:
-            groups.setdefault(s.cell.key_without("seed"), []).append(s)
-    made = []
-    for group in groups.values():
-        cells = tuple(s.cell for s in group)
-        profiles = [s.profile for s in group if s.profile is not None]
-        try:
-            made.append(Setting(cells, combine(profiles)))
-        except SettingError:  # other threads or versions: each stands alone
-            made += [Setting((c,), p) for c, p in zip(cells, profiles, strict=True)]
+    made = [Setting(cells, profile) for cells, profile in by_setting(stored)]
     return sorted(made, key=lambda s: (s.profile.name, s.profile.max_delay, s.profile.hidden))
 
 
@@ -566,6 +554,9 @@ def svg(plot: Plot) -> str:
     root.set("style", f"max-width: {1.35 * width:.0f}px; min-width: {min(900, width):.0f}px")
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
 
+
+NAMES = ("recall", "span", "bits", "target", "lengths", "cost", "training")
+"""The names of all plots; some are left out where there are no data for them."""
 
 _UNDRAWN = {
     "lengths": "There is no plot beyond the training length: no result has such sequences.",
