@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, there
+from echospan.cli.places import apart, free, there
 from echospan.errors import ExportError
 
 
@@ -34,6 +34,7 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
+    apart("--out", command.out, there(command.run))
     return _onnx(command) if command.format == "onnx" else _html(command)
 
 
