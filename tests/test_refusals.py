@@ -377,6 +377,21 @@ ASKED = {
     "results store.sqlite --csv store.sqlite --overwrite": (
         "store.sqlite is the file of results itself; name another"
     ),
+    "results store.sqlite --csv run/config.json --overwrite": (
+        "run/config.json is a file of a run; name another"
+    ),
+    f"profile gru --out {'a' * 300}.svg": (
+        f"nothing can be written to {'a' * 300}.svg (File name too long); name another"
+    ),
+    "export run --format html -o run/model.safetensors --overwrite": (
+        "--out is run/model.safetensors, which is in the run that is read, run; name another place"
+    ),
+    "export run -o run --overwrite": (
+        "--out is run, which is in the run that is read, run; name another place"
+    ),
+    "echo run abc --state run/kept": (
+        "--state is run/kept, which is in the run that is read, run; name another place"
+    ),
     "results store.sqlite --status maybe": "--status is maybe; give it one of done, failed",
     "results store.sqlite --compare gru": "--compare is gru; give it 2 words",
     "results store.sqlite --json=3": (
@@ -2034,9 +2049,9 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run exists and is no export of echospan; it is not overwritten: name another folder",
-        lambda: check_export("run", overwrite=True),
-        "export run -o run --overwrite",
+        "stopped exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("stopped", overwrite=True),
+        "export run -o stopped --overwrite",
     ),
     R(
         SettingError,
@@ -2161,6 +2176,12 @@ REFUSALS = [
         "empty.sqlite holds no results; run echospan bench first",
         args="report empty.sqlite",
         harm=lambda: Store("empty.sqlite").close(),
+    ),
+    R(
+        SettingError,
+        "pipe.csv is a pipe or a device and not a file; name a file",
+        args="results store.sqlite --csv pipe.csv --overwrite",
+        harm=lambda: os.mkfifo("pipe.csv"),
     ),
     *(R(SettingError, said, args=asked) for asked, said in ASKED.items()),
 ]

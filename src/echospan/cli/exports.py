@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, name_of, there
-from echospan.errors import ExportError, SettingError
+from echospan.cli.places import apart, free, name_of, there
+from echospan.errors import ExportError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
+    apart("--out", command.out, there(command.run))
     return _onnx(command) if command.format == "onnx" else _html(command)
 
 
@@ -43,8 +44,6 @@ def _html(command: Export) -> int:
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    if there(command.run).resolve() in command.out.resolve().parents:
-        raise SettingError(f"{command.out} is inside the run {command.run}", "name a place outside")
     recall = measured_recall(command.run)
     page = single_file(pack(load(command.run), name_of(command.run), recall)).encode()
     write_whole(command.out, page)
