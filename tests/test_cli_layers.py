@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from echospan.checks import CORE_CHECKS
 from echospan.cli import main
 from echospan.profiling import Profile
 
@@ -216,7 +217,7 @@ def test_debug_shows_where_it_happened(here):
 def test_check_says_a_line_a_check_and_exits_by_them(here, capsys):
     assert ended("check", "gru", "mylayers:Mine") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * 13
+    assert len(lines) == 2 * len(CORE_CHECKS)
     assert all(": ok " in line for line in lines)
     assert ended("check", "mylayers:Ahead") == 1
     said = capsys.readouterr().out

@@ -188,7 +188,7 @@ class Raises(Mine):
         (Mine, {"seconds": 0}, SettingError, "the budget is 0 seconds"),
         (Mine, {"symbols": 0}, SettingError, "the budget is 0 symbols"),
         (Mine, {"seeds": ()}, SettingError, "there are no seeds"),
-        (Mine, {"max_delay": -1}, SettingError, "--max-delay is -1"),
+        (Mine, {"max_delay": -1}, SettingError, "max_delay is -1"),
         ("gruu", {}, SettingError, "did you mean gru"),
     ],
 )
@@ -362,4 +362,4 @@ def test_a_state_that_grows_is_begun_anew_now_and_then():
             return super().forward(x, state)
 
     profile(Watched, 1, symbols=30_000, features=27, learning_rates=[1e-2])
-    assert max(lengths) < 200
+    assert max(lengths) < 400  # never begun anew, it would be 937

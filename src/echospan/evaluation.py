@@ -1,9 +1,10 @@
 """Recall, blanks, span, bits and stream errors, by their definitions; functions of a model."""
 
+import itertools
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -71,6 +72,23 @@ class DelayRecall:
             "high": high,
             "bits": self.bits,
         }
+
+
+LENGTHS = (1, 2, 5, 10)
+"""Multiples of the training length at which `length_recall` measures."""
+
+
+def leading_span(lows: Iterable[float], at: float) -> int:
+    """Return the span of lower ends of intervals by delay, from delay 0 up.
+
+    Args:
+        lows: The lower end of the interval of recall at delay 0, 1, …
+        at: The least that each of them must be.
+
+    Returns:
+        The largest D such that every delay up to D reaches `at`; −1 where delay 0 does not.
+    """
+    return sum(1 for _ in itertools.takewhile(lambda low: low >= at, lows)) - 1
 
 
 @dataclass(frozen=True)
@@ -259,7 +277,7 @@ def length_recall(
     The longer ones are left out once the `deadline`, of `time.perf_counter`, is past.
     """
     told: list[dict[str, Any]] = []
-    for times in (1, 2, 5, 10):
+    for times in LENGTHS:
         if told and time.perf_counter() > deadline:
             break
         seen = evaluate(model, trials=trials, length=times * window, seed=seed)

@@ -414,17 +414,24 @@ def _show(rows: list[dict[str, Any]], *, each: bool) -> None:
             first["core"],
             str(first["hidden"]),
             f"{first['parameters']:,}",
-            f"{first['state']:,}",
+            "–" if first["state"] is None else f"{first['state']:,}",
             f"0–{first['max_delay']}",
             str(first["seed"]) if each else str(len(group)),
             f"{span}" + (f" ({low}–{high})" if (low, high) != (span, span) else ""),
             f"{bits:.1f}",
-            f"{sorted(r['microseconds'] for r in group)[(len(group) - 1) // 2]:.0f}",
+            "–"
+            if first["microseconds"] is None
+            else f"{sorted(r['microseconds'] for r in group)[(len(group) - 1) // 2]:.0f}",
             "rising" if any(r["rising"] for r in group) else "",
         )
     console = Console()
     if done:
         console.print(table)
+    if any(r["state"] is None for r in done):
+        console.print(
+            "–: no state can be carried, and past inputs are read again at each step, at a cost "
+            "that is not counted"
+        )
     for r in rows:
         if r["status"] == "failed":
             size = "" if r["hidden"] is None else f" {r['hidden']}"
