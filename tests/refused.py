@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import re
 import resource
@@ -154,6 +155,26 @@ def no_more_files():
 
 
 @contextlib.contextmanager
+def replaced(owner, name: str, other: Callable):
+    """As where a function of the system does something else."""
+    real = getattr(owner, name)
+    setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
+def failing(owner, name: str, number: int):
+    """As where the system refuses one of its functions."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return replaced(owner, name, refuse)
+
+
+@contextlib.contextmanager
 def closed_engine():
     """An engine named closed, which has ended."""
     pool = ThreadPoolExecutor()
@@ -184,7 +205,7 @@ def without_a_server():
     for name in ours:
         del sys.modules[name]
     try:
-        with without("starlette"):
+        with without("websockets"):
             yield
     finally:
         sys.modules.update(ours)

@@ -14,6 +14,7 @@ from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, Adapted, as_core, copy_module, make_core, tensors
 from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
+from echospan.random_streams import Purpose, seeded
 from echospan.sizing import arguments, build, factory_name, initialised, reread_inputs
 
 Layer = nn.Module | Callable[..., nn.Module] | str
@@ -25,6 +26,10 @@ DEFAULT_HIDDEN = 128
 
 MOST_PARAMETERS = 100_000_000
 """Numbers of the largest core that is built while a width is looked for: 0.4 GB in float32."""
+
+MOST_NUMBERS = 2**22
+"""Parameters and buffers at which the search for a state ends: the state of such a core grows so
+slowly with its width that the layers tried next would fill the memory."""
 
 SIZE_TOLERANCE = 0.02
 """How far a core of the width that `fit_hidden` returns may be off the size asked for."""
@@ -179,8 +184,7 @@ def built(
         CoreError: the layer cannot be built, or cannot be a core.
         SettingError: it cannot have the width `hidden`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(Purpose.LAYER, seed):
         if isinstance(layer, str):
             return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
         if isinstance(layer, nn.Module):
@@ -281,6 +285,7 @@ def fit_hidden(
             f"{name} has no {what} at any width", f"compare it at one {option('hidden')}"
         )
     sizes: dict[int, int | None] = {}
+    numbers = [0]
 
     def size(width: int) -> int | None:
         """Return the size at a width; None where the layer cannot have it."""
@@ -288,6 +293,7 @@ def fit_hidden(
             try:
                 core = built(layer, symbols, width, features, 0, search=False)
                 sizes[width] = sizes_of(core, max_delay)[what]
+                numbers.append(sum(t.numel() for t in core.state_dict().values()))
             except (EchospanError, ValueError, AssertionError, RuntimeError):
                 sizes[width] = None
         return sizes[width]
@@ -300,6 +306,9 @@ def fit_hidden(
 
     low, high = 0, 1
     while (reached := from_here(high)) < wanted and high < _WIDEST:
+        if what == "state" and max(numbers) >= MOST_NUMBERS:
+            low = high  # which is the nearest
+            break
         # A size grows with the square of the width at most: nothing huge is built on the way.
         grown = math.ceil(high * math.sqrt(2 * wanted / max(1, reached)))
         large = 4 * reached > MOST_PARAMETERS // 4

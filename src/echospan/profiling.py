@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from echospan import json_fields
 from echospan.cores import copy_module
 from echospan.devices import standard_modes
 from echospan.errors import CoreError, DivergenceError, EchospanError, SettingError, first_line
-from echospan.evaluation import LENGTHS, evaluate, evaluate_span, length_recall, versions
+from echospan.evaluation import LENGTHS, evaluate_span, length_recall, measure, versions
+from echospan.json_fields import integer, number, numbers, string
 from echospan.layers import (
     DEFAULT_HIDDEN,
     Layer,
@@ -38,9 +40,20 @@ from echospan.layers import (
 )
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
+from echospan.random_streams import Purpose, check_seed, generator
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
 from echospan.training import Progress, TrainingResult, train
+from echospan.validation import (
+    function,
+    kind,
+    not_allowed,
+    positive,
+    several,
+    share,
+    text,
+    whole,
+)
 
 RATES = {"attention": 3e-3, "tcn": 3e-3, "rnn": 3e-3, "lru": 5e-3, "gru": 7e-3}
 """Adam's rate for those of our cores that do not take 1e-2 well."""
@@ -231,24 +244,14 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
-        """What `to_json` wrote; SettingError for anything else."""
+        """Return the profile that `to_json` wrote, every field checked for type and range.
+
+        Raises SettingError, naming the field, for anything that `to_json` does not write: other
+        fields, numbers out of their range or not finite, delays that are not 0 to `max_delay`.
+        """
         try:
-            told = json.loads(text)
-            told["seeds"] = tuple(
-                SeedProfile(
-                    **{
-                        **seed,
-                        "delays": tuple(DelayProfile(**d) for d in seed["delays"]),
-                        "lengths": tuple((n, tuple(r)) for n, r in seed["lengths"]),
-                        **{k: tuple(seed[k]) for k in ("reads_recall", "stores_recall")},
-                        "gradient": tuple(seed["gradient"]),
-                        "curve": tuple((n, r, s) for n, r, s in seed.get("curve", ())),
-                    }
-                )
-                for seed in told["seeds"]
-            )
-            return cls(**told)
-        except (ValueError, TypeError, KeyError) as e:
+            return _profile(json_fields.document(text))
+        except (ValueError, TypeError) as e:
             raise SettingError(
                 f"this is no profile of echospan ({e})", "give what Profile.to_json wrote"
             ) from None
@@ -331,13 +334,164 @@ class Profile:
         )
 
 
+def _profile(value: Any) -> Profile:
+    """Return the profile of a JSON object; ValueError names the first field that does not fit."""
+    fields = json_fields.members(value, _PROFILE_FIELDS - {"reread_inputs"}, {"reread_inputs"})
+    again, state = fields.get("reread_inputs"), fields["state"]
+    if (state is None) != (again is not None):
+        raise ValueError("one of state and reread_inputs is null, and not both or none")
+    symbols = integer(fields["symbols"], "symbols", 2)
+    max_delay = integer(fields["max_delay"], "max_delay", 0)
+    seeds = []
+    for i, seed in enumerate(json_fields.listed(fields["seeds"], "seeds", _MOST_SEEDS)):
+        try:
+            seeds.append(_seed_profile(seed, max_delay, symbols))
+            if (seeds[-1].microseconds is None) != (state is None):
+                raise ValueError("microseconds is null where state is not, or the reverse")
+        except ValueError as e:
+            raise ValueError(f"seeds[{i}]: {e}") from None
+    if not seeds or len({seed.seed for seed in seeds}) < len(seeds):
+        raise ValueError("its seeds are not one or more, each once")
+    versions = json_fields.members(fields["versions"], (), fields["versions"])
+    return Profile(
+        name=string(fields["name"], "name"),
+        symbols=symbols,
+        max_delay=max_delay,
+        at=number(fields["at"], "at", 1e-9, 1 - 1e-9),
+        features=integer(fields["features"], "features", 1),
+        hidden=integer(fields["hidden"], "hidden", 1),
+        parameters=integer(fields["parameters"], "parameters", 0),
+        state=None if state is None else integer(state, "state", 0),
+        reread_inputs=None if again is None else integer(again, "reread_inputs", 1),
+        seeds=tuple(seeds),
+        settings=_settings(fields["settings"]),
+        versions={string(k, "versions"): string(v, "versions") for k, v in versions.items()},
+        threads=integer(fields["threads"], "threads", 1),
+    )
+
+
+_MOST_SEEDS = 10_000
+_MOST_SETTINGS = 100
+_LONGEST_SECONDS = 1e12
+_BITS_ROUNDING = 1e-3
+"""The cross-entropy is a sum of float32 numbers: bits may exceed log2 N by its rounding."""
+
+
+def _seed_profile(value: Any, max_delay: int, symbols: int) -> SeedProfile:
+    fields = json_fields.members(value, _SEED_FIELDS - _LATER_FIELDS, _LATER_FIELDS)
+    count = max_delay + 1
+    most_bits = math.log2(symbols) + _BITS_ROUNDING
+    delays = json_fields.listed(fields["delays"], "delays", count)
+    if len(delays) < count:
+        raise ValueError(f"delays has {len(delays):,} entries, and max_delay is {max_delay:,}")
+    blanks, to_target = fields["blank_accuracy"], fields.get("seconds_to_target")
+    symbols_to_target = fields.get("symbols_to_target")
+    if (to_target is None) != (symbols_to_target is None):
+        raise ValueError("one of seconds_to_target and symbols_to_target is missing")
+    span = integer(fields["span"], "span", -1, max_delay)
+    return SeedProfile(
+        seed=integer(fields["seed"], "seed", -(2**63), 2**64 - 1),
+        delays=tuple([_delay_profile(d, i, most_bits) for i, d in enumerate(delays)]),
+        span=span,
+        span_at_most=integer(fields["span_at_most"], "span_at_most", span, max_delay),
+        reads=integer(fields["reads"], "reads", -1, max_delay),
+        stores=integer(fields["stores"], "stores", -1, max_delay),
+        reads_recall=numbers(fields["reads_recall"], "reads_recall", 0, 1, count),
+        stores_recall=numbers(fields["stores_recall"], "stores_recall", 0, 1, count),
+        blank_accuracy=None if blanks is None else number(blanks, "blank_accuracy", 0, 1),
+        lengths=tuple(
+            [
+                (integer(length, "lengths", 1), numbers(recall, "lengths", 0, 1, count))
+                for length, recall in _tuples(fields["lengths"], "lengths", 2)
+            ]
+        ),
+        gradient=numbers(fields["gradient"], "gradient", 0, 1, count),
+        rising=json_fields.flag(fields["rising"], "rising"),
+        learning_rate=number(fields["learning_rate"], "learning_rate", 0, 1e9),
+        steps=integer(fields["steps"], "steps", 0),
+        symbols=integer(fields["symbols"], "symbols", 0),
+        seconds=number(fields["seconds"], "seconds", 1e-9, _LONGEST_SECONDS),
+        microseconds=None
+        if fields["microseconds"] is None
+        else number(fields["microseconds"], "microseconds", 1e-9, _LONGEST_SECONDS),
+        curve=tuple(
+            [
+                (
+                    integer(n, "curve", 0),
+                    number(recall, "curve", 0, 1),
+                    integer(span, "curve", -1, max_delay),
+                )
+                for n, recall, span in _tuples(fields.get("curve", []), "curve", 3)
+            ]
+        ),
+        symbols_to_target=None
+        if symbols_to_target is None
+        else integer(symbols_to_target, "symbols_to_target", 0),
+        seconds_to_target=None
+        if to_target is None
+        else number(to_target, "seconds_to_target", 0, _LONGEST_SECONDS),
+    )
+
+
+def _delay_profile(value: Any, delay: int, most_bits: float) -> DelayProfile:
+    try:
+        fields = json_fields.members(value, _DELAY_FIELDS)
+        trials = integer(fields["trials"], "trials", 1)
+        low = number(fields["low"], "low", 0, 1)
+        return DelayProfile(
+            delay=integer(fields["delay"], "delay", delay, delay),
+            trials=trials,
+            correct=integer(fields["correct"], "correct", 0, trials),
+            low=low,
+            high=number(fields["high"], "high", low, 1),
+            bits=number(fields["bits"], "bits", 0, most_bits),
+        )
+    except ValueError as e:
+        raise ValueError(f"delays[{delay}]: {e}") from None
+
+
+def _tuples(value: Any, name: str, width: int) -> list[list[Any]]:
+    items = json_fields.listed(value, name, 1_000)
+    if not all(type(item) is list and len(item) == width for item in items):
+        raise ValueError(f"{name} does not hold lists of {width}")
+    return items
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Return settings of any names; each is a text, a number, true, false, null or a list of them.
+
+    They are not read but shown: their names may change from version to version.
+    """
+    settings = json_fields.members(value, (), value)
+    if len(settings) > _MOST_SETTINGS:
+        raise ValueError(f"settings has {len(settings):,} names, more than {_MOST_SETTINGS}")
+    for name, setting in settings.items():
+        string(name, "settings")
+        several = type(setting) is list
+        for item in json_fields.listed(setting, "settings", 100) if several else [setting]:
+            if type(item) is str:
+                string(item, "settings")
+            elif item is not None and type(item) is not bool:
+                number(item, "settings", -1e18, 1e18)
+    return settings
+
+
+_PROFILE_FIELDS = frozenset(Profile.__dataclass_fields__)
+_SEED_FIELDS = frozenset(SeedProfile.__dataclass_fields__)
+_DELAY_FIELDS = frozenset(DelayProfile.__dataclass_fields__)
+_LATER_FIELDS = frozenset(("curve", "symbols_to_target", "seconds_to_target"))
+"""Fields that the profiles in docs/ do not all have."""
+
+
 def combine(profiles: Sequence[Profile]) -> Profile:
     """Profiles of one layer at several seeds, as one.
 
     Raises SettingError where they do not ask the same of the same, or a seed comes twice.
     """
-    if not profiles:
-        raise SettingError("there is nothing to combine", "give one profile or more")
+    profiles = [
+        kind("profiles", p, Profile, "a list of what echospan.profile returns")
+        for p in several("profiles", profiles, "profiles")
+    ]
     first = profiles[0]
     seeds = [s.seed for p in profiles for s in p.seeds]
     if len(set(seeds)) < len(seeds):
@@ -404,19 +558,24 @@ def profile(
             cannot have.
         DivergenceError: its loss is no longer a number at any of the rates.
     """
-    if not 0 < seconds < math.inf:
-        raise SettingError(f"the budget is {seconds} seconds", "give it a finite number above 0")
-    if symbols is not None and symbols < 1:
-        raise SettingError(f"the budget is {symbols} symbols", "give it some, such as 1_000_000")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingError(
-            "there are no seeds" if not seeds else f"the seeds {list(seeds)} are not all different",
-            "give at least one, each once",
-        )
-    if not 0 < at < 1:
-        raise SettingError(
-            f"the recall asked for is {at}", "use a share between 0 and 1, such as 0.99"
-        )
+    max_delay, batch = whole("max_delay", max_delay), whole("batch", batch, 1)
+    seconds, at = positive("seconds", seconds), share("at", at)
+    symbols, hidden, features = (
+        None if value is None else whole(option_name, value, 1)
+        for option_name, value in (("symbols", symbols), ("hidden", hidden), ("features", features))
+    )
+    seeds = [check_seed(seed, "seeds") for seed in several("seeds", seeds, "whole numbers")]
+    if len(set(seeds)) < len(seeds):
+        raise not_allowed("seeds", seeds, "give each once")
+    if learning_rates is not None:
+        learning_rates = [
+            positive("learning_rates", rate)
+            for rate in several("learning_rates", learning_rates, "numbers above 0")
+        ]
+    if name is not None:
+        name = text("name", name, "gru")
+    function("on_progress", on_progress, "a name and its progress")
+    function("on_model", on_model, "a seed and its model")
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
@@ -433,11 +592,9 @@ def profile(
     told = name or name_of(layer)
     key = layer if isinstance(layer, str) else ""
     default = PILOTS if not key else (RATES.get(key, 1e-2),)
-    rates = default if learning_rates is None else tuple(map(float, learning_rates))
-    if not rates:
-        raise SettingError("there are no learning rates", "give one or more, or leave them out")
+    rates = default if learning_rates is None else tuple(learning_rates)
     runs, facts = [], {}
-    for seed in map(int, seeds):
+    for seed in seeds:
         start = time.perf_counter()
         with standard_modes(), _explained(told):
             core = trusted(layer, len(characters) + 1, hidden, features, seed)
@@ -547,7 +704,7 @@ def _one_seed(
         tried = {}
         for rate in rates:
             try:
-                tried[rate] = _bits(run(replace(training, **few, learning_rate=rate)))
+                tried[rate] = _bits(run(replace(training, **few, learning_rate=rate)), seed)
             except DivergenceError:
                 tried[rate] = -1.0
         left = 1 - 0.06 * len(rates)
@@ -562,12 +719,12 @@ def _one_seed(
     task = EchoTask(len(model.alphabet), model.max_delay)
     now = time.perf_counter()
     # Of what is left a third may go into each of: the trained read-outs, the probes, the rest.
-    seen = evaluate_span(model, at, seed=seed + 11, deadline=now + (deadline - now) / 3)
+    seen = evaluate_span(model, at, seed=seed, deadline=now + (deadline - now) / 3)
     reads, stores = probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
     if on_model is not None:
         on_model(seed, model)
     lengths = length_recall(
-        model, Recipe(model=config).window, trials=2_000, seed=seed + 17, deadline=deadline
+        model, Recipe(model=config).window, trials=2_000, seed=seed, deadline=deadline
     )
     there = next((p for p in result.history if p.evaluation.span(at) == model.max_delay), None)
     a_step = result.symbols // max(1, result.steps)
@@ -609,8 +766,8 @@ def _thinned(history: Sequence[Progress], points: int = 40) -> Sequence[Progress
     return [history[(i + 1) * len(history) // points - 1] for i in range(points)]
 
 
-def _bits(result: TrainingResult) -> float:
-    return evaluate(result.model, trials=2_000, seed=5).recalled_bits
+def _bits(result: TrainingResult, seed: int) -> float:
+    return measure(result.model, generator(Purpose.RATE, seed), trials=2_000).recalled_bits
 
 
 def _rising(history: Sequence[Progress]) -> bool:

@@ -52,7 +52,7 @@ class Bench:
     batch: int | None = None
     """Sequences a training step; 32 where left out."""
     alphabet: str | None = None
-    """letters, letters-digits, bits, or any string of distinct characters."""
+    """letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float | None = None
     """The recall that a span asks for; 0.99 where left out."""
     features: int | None = None
@@ -124,7 +124,7 @@ _FLAGS = (
 
 
 def _cells(command: Bench) -> list["Cell"]:
-    from echospan.grids import Grid, changed, read, shipped
+    from echospan.grids import Grid, cells_of, changed, read, shipped
 
     flags = {n: getattr(command, n) for n in _FLAGS if getattr(command, n) is not None}
     if not command.grids:
@@ -139,8 +139,8 @@ def _cells(command: Bench) -> list["Cell"]:
         for name in command.grids:
             path = there.get(name, Path(name))
             try:
-                known = path.is_file()
-            except OSError:  # a name that no file can have
+                known = path.exists()
+            except (OSError, ValueError):  # a name that no file can have
                 known = False
             if not known:
                 raise SettingError(
@@ -149,7 +149,7 @@ def _cells(command: Bench) -> list["Cell"]:
                 )
             grids += [changed(grid, flags) for grid in read(path)]
     with contextlib.redirect_stdout(sys.stderr):  # what a layer's module prints is no answer
-        return list(dict.fromkeys(cell for grid in grids for cell in grid.cells()))
+        return cells_of(grids)
 
 
 def bench(command: Bench) -> int:
@@ -182,7 +182,7 @@ def bench(command: Bench) -> int:
 def _run(command: Bench, store: "Store", left: list["Cell"], told: "_Told") -> int:
     """Run what is left until all of it has ended, here or in another bench; a signal's number."""
     from echospan.benching import bench as run
-    from echospan.training import interrupted_by
+    from echospan.signals import interrupted_by
 
     with (
         interrupted_by(signal.SIGINT, signal.SIGTERM) as stop,

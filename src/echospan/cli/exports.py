@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, there
-from echospan.errors import ExportError
+from echospan.cli.places import free, name_of, there
+from echospan.errors import ExportError, SettingError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,10 @@ def _html(command: Export) -> int:
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    name = command.run.resolve().name
-    page = single_file(pack(load(there(command.run)), name, measured_recall(command.run))).encode()
+    if there(command.run).resolve() in command.out.resolve().parents:
+        raise SettingError(f"{command.out} is inside the run {command.run}", "name a place outside")
+    recall = measured_recall(command.run)
+    page = single_file(pack(load(command.run), name_of(command.run), recall)).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))

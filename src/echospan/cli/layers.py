@@ -46,7 +46,7 @@ class Profile:
     learning_rates: tuple[float, ...] | None = None
     """Adam's rates to try a short while each; the best goes on with the rest of the budget."""
     alphabet: str = NAMED["letters"]
-    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    """Its symbols: letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float = 0.99
     """The recall that a span asks for."""
     out: Path = Path("profile.svg")

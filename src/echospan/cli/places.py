@@ -1,5 +1,6 @@
 """Where a run is read from, and what may be written where."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def there(run: str | Path) -> Path:
             f"name one, or take the model of that name that is shipped with --model {run}",
         )
     return Path(run)
+
+
+def name_of(run: Path) -> str:
+    """Return the name of a run folder as text: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(run.resolve().name).decode(errors="replace")
 
 
 def free(path: Path, overwrite: bool) -> None:
