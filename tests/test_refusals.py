@@ -30,7 +30,7 @@ import test_adapter
 import test_capacity
 import test_checks
 import test_export
-from echospan import checks, cli, engines, homework, shipping
+from echospan import checks, cli, engines, homework, shipping, sizing
 from echospan.alphabet import Alphabet
 from echospan.benching import CellResult, bench
 from echospan.capacity import capacity_of_states, memory_capacity
@@ -82,7 +82,7 @@ from echospan.errors import (
 from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Cell, Grid, read
-from echospan.layers import find, fit_hidden, trusted
+from echospan.layers import built, find, fit_hidden, trusted
 from echospan.memory import check_training_memory
 from echospan.model import EchoModel
 from echospan.parallel import Group
@@ -1015,7 +1015,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "the size asked for is 0 parameters; give 1 or more",
+        "the size asked for is 0 parameters; use 1 to 100,000,000",
         lambda: fit_hidden("gru", parameters=0),
         "profile gru --parameters 0",
     ),
@@ -1040,36 +1040,107 @@ REFUSALS = [
         "profile lru --state 3",
     ),
     R(
+        SettingError,
+        f"refuses_every_width cannot be built at any width that was tried, from 1 to <>; leave out "
+        f"{option('state')}",
+        lambda: fit_hidden(refused.refuses_every_width, state=3),
+        "profile refused:refuses_every_width --state 3",
+    ),
+    R(
+        SettingError,
+        "Window carries no state: its last inputs are read again; "
+        f"compare it at one {option('hidden')} or number of {option('parameters')}",
+        lambda: fit_hidden(refused.Window, state=8),
+        "profile refused:Window --state 8",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('parameters', 900)}, or give a function of (features, hidden)",
+        lambda: fit_hidden(refused.unsized, parameters=900),
+        "profile refused:unsized --parameters 900",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('hidden', 32)} (it is 16 wide), or give a function of "
+        "(features, hidden)",
+        lambda: built(refused.unsized, 27, 32, None, 0),
+        "profile refused:unsized --hidden 32",
+    ),
+    R(
+        SettingError,
+        "a GRU that is made already has its width, 16; "
+        f"leave out {option('hidden', 32)}, or give what makes it, such as "
+        "lambda hidden: MyLayer(hidden)",
+        lambda: built(refused.fixed, 27, 32, None, 0),
+        "profile refused:fixed --hidden 32",
+    ),
+    R(
         CoreError,
         "3 is no module and makes none; name a class, a function or a module",
-        lambda: checks.build(refused.number, 4, 8),
+        lambda: sizing.build(refused.number),
         "profile refused:number",
     ),
     R(
         CoreError,
-        "three wants 3 arguments; give a function of (features, hidden), or an instance",
-        lambda: checks.build(refused.three, 4, 8),
+        "three requires a, b, c, which no width can be given for; "
+        "give a function of (features, hidden) that sets the rest, or an instance",
+        lambda: sizing.build(refused.three),
         "check refused:three",
     ),
     R(
         CoreError,
-        "fails raises ValueError when it is made (no such size); "
-        "give a function of (features, hidden), (hidden) or nothing, or an instance",
-        lambda: checks.build(refused.fails, 4, 8),
+        "configured takes a configuration object (config: Configuration) and cannot be sized by "
+        "its arguments; "
+        "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+        lambda: sizing.build(refused.configured),
+        "check refused:configured",
+    ),
+    R(
+        SettingError,
+        "headed cannot be built at hidden 30 (headed(hidden=30) raises AssertionError (no heads)); "
+        "use 28 or 32, the nearest widths that it can have",
+        lambda: sizing.build(refused.headed, hidden=30),
+        "profile refused:headed --hidden 30",
+    ),
+    R(
+        CoreError,
+        "fails(hidden=<>) raises ValueError (no such size); "
+        "give a function of (features, hidden) that makes it, or an instance",
+        lambda: sizing.build(refused.fails),
         "profile refused:fails",
     ),
     R(
         CoreError,
         "makes_a_number returns int; return a torch.nn.Module",
-        lambda: checks.build(refused.makes_a_number, 4, 8),
+        lambda: sizing.build(refused.makes_a_number),
         "check refused:makes_a_number",
+    ),
+    R(
+        CoreError,
+        "forty raises IndexError on a sequence of 60 steps (index out of range in self); "
+        f"let it take as many, or ask for a shorter {option('max_delay')}",
+        lambda: profile(refused.forty, 1, symbols=100),
+        "profile refused:forty --max-delay 1 --symbols 100",
+    ),
+    R(
+        CoreError,
+        "weary raised RuntimeError while it was trained and measured (tired); "
+        "run echospan.check on it, and look at the error that this one was raised from",
+        lambda: profile(refused.weary, 1, symbols=9_000),
+    ),
+    R(
+        CoreError,
+        "3 is no module and makes none; name a class, a function or a module",
+        args="check refused:number",
     ),
     R(
         SettingError,
         "there is no check 'casual' to fail; "
         "name one of shape_dtype_device, causal, step_by_step, chunks, rows_independent, "
-        "every_parameter_learns, state_dict, input_unchanged, length_one, long_run, "
-        "gradients, zeros_are_empty",
+        "every_parameter_learns, state_dict, train_and_eval, one_step, input_unchanged, "
+        "length_one, long_run, gradients, zeros_are_empty",
         lambda: check(nn.GRU(4, 8), expected_failures={"casual": "a slip"}),
     ),
     # what a core promises; the command check tells these as its answer, line by line
@@ -1152,6 +1223,42 @@ REFUSALS = [
     ),
     R(
         CheckError,
+        "after train() and eval() the output differs by <>; "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.ScalesOnEval),
+    ),
+    R(
+        CheckError,
+        "switches is another after train() and eval(); "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.CountsSwitches),
+    ),
+    R(
+        CheckError,
+        "two steps of training change no output; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.CachesKernel),
+    ),
+    R(
+        CheckError,
+        "the second training step raises RuntimeError: <>; "
+        "compute all that depends on a weight anew in each forward",
+        lambda: checks.check_one_step(test_checks.KeepsGraph),
+    ),
+    R(
+        CheckError,
+        "a copy made before two steps of training changed with them by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.SharesWithCopies),
+    ),
+    R(
+        CheckError,
+        "another core that loads the weights of two steps of training differs by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.LoadsInto),
+    ),
+    R(
+        CheckError,
         "the input is changed in place; begin with x = x.clone()",
         lambda: checks.check_input_unchanged(test_checks.WritesInput),
     ),
@@ -1179,13 +1286,8 @@ REFUSALS = [
     ),
     R(
         CheckError,
-        "it does not compute in float64; make its constants with dtype=x.dtype",
-        lambda: checks.check_gradients(test_checks.Single),
-    ),
-    R(
-        CheckError,
         "the gradient of the input along a random direction is <>, finite differences say "
-        "<>; "
+        "<> ± <>; "
         "mend the backward, and leave out detach() and in-place changes",
         lambda: checks.check_gradients(test_checks.WrongBackward),
     ),
@@ -1324,7 +1426,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "states is no array of numbers (<>); give a NumPy array or a tensor",
+        "states is no array of numbers (<>); give a NumPy array, a tensor or a list of numbers",
         lambda: capacity_of_states(np.zeros(5), "abc"),
     ),
     R(
@@ -1340,9 +1442,20 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "a core that reads 3 numbers a step has no single input to remember; "
+        "build it with an input of width 1",
+        lambda: memory_capacity(nn.Linear(3, 4)),
+    ),
+    R(
+        CoreError,
         "the core returned (20, 1200) for an input of (20, 1200, 1); "
-        "return (batch, time, hidden) and the state",
-        lambda: memory_capacity(test_capacity.Flat()),
+        "return (batch, time, nodes), alone or first in a tuple",
+        lambda: memory_capacity(lambda x: x.squeeze(-1)),
+    ),
+    R(
+        SettingError,
+        "inputs is complex; give real numbers: capacity is of one real input",
+        lambda: capacity_of_states(np.zeros(5, complex), np.zeros((5, 2))),
     ),
     R(
         SettingError,

@@ -805,7 +805,11 @@ def differences(rows: Iterable[dict[str, Any]], one: str, other: str) -> list[di
         near = [
             b
             for b in others.get(a["race"], ())
-            if any(abs(a[size] - b[size]) <= 0.02 * max(1, a[size]) for size in sizes)
+            if any(
+                abs(a[size] - b[size]) <= 0.02 * max(1, a[size])
+                for size in sizes
+                if a[size] is not None and b[size] is not None
+            )
         ]
         if len(near) > 1:  # at one width before at one number of parameters or of state
             near = [b for b in near if a["hidden"] == b["hidden"]] or near

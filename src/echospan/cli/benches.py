@@ -513,6 +513,11 @@ def _show(stored: list["Stored"], *, each: bool) -> None:
     console = Console()
     if profiles:
         console.print(table)
+    if any(profile.state is None for profile in profiles):
+        console.print(
+            "–: no state can be carried, and past inputs are read again at each step, at a cost "
+            "that is not counted"
+        )
     for s in stored:
         if s.profile is None:
             size = "" if s.hidden is None else f" {s.hidden}"
