@@ -704,6 +704,11 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "model is 3; give a model that has test_run, such as GRUMemory(64)",
+        lambda: homework.test_model(3),
+    ),
+    R(
+        SettingError,
         "x is of the shape (2, 5) and int64; "
         "use one-hot letters (batch, time, 27), as idx_to_onehot returns them",
         lambda: homework.GRUMemory(4)(torch.ones(2, 5).long()),
