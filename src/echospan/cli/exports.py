@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, name_of, there
+from echospan.cli.places import free, one_folder
 from echospan.errors import ExportError, SettingError
 
 
@@ -20,8 +20,10 @@ class Export:
     html: the page of `echospan serve` as one file that needs no server, the model inside.
     """
 
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
+    run: tyro.conf.Positional[Path | None] = None
+    """The run folder; left out where --model names a model that is shipped."""
+    model: str | None = None
+    """One that is shipped, instead of a run folder: fixed, variable or bits."""
     format: Literal["onnx", "html"] = "onnx"
     """What is written."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
@@ -43,10 +45,10 @@ def _html(command: Export) -> int:
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    if there(command.run).resolve() in command.out.resolve().parents:
-        raise SettingError(f"{command.out} is inside the run {command.run}", "name a place outside")
-    recall = measured_recall(command.run)
-    page = single_file(pack(load(command.run), name_of(command.run), recall)).encode()
+    name, folder = one_folder(command.run, command.model)
+    if folder.resolve() in command.out.resolve().parents:
+        raise SettingError(f"{command.out} is inside the run {folder}", "name a place outside")
+    page = single_file(pack(load(folder), name, measured_recall(folder))).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
@@ -60,10 +62,11 @@ def _onnx(command: Export) -> int:
     from echospan.export import check_export, export_onnx
 
     check_export(command.out, command.overwrite)
+    model = load(one_folder(command.run, command.model)[1])
     try:
-        parity = export_onnx(load(there(command.run)), command.out, overwrite=command.overwrite)
+        parity = export_onnx(model, command.out, overwrite=command.overwrite)
     except ExportError as e:
-        print(f"echospan: {e}", file=sys.stderr)
+        print(f"echospan: {e.command_line()}", file=sys.stderr)
         return 1
     if command.json:
         print(json.dumps({"out": str(command.out), "parity": dataclasses.asdict(parity)}))
