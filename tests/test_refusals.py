@@ -311,7 +311,9 @@ ASKED = {
     "train fixed extra --out new": (
         "echospan train fixed has no place for 'extra'; write echospan train fixed"
     ),
-    "train fixed --out new --stream -1": "--stream is -1; use a whole number of 0 or more",
+    "train fixed --out new --stream -1": (
+        f"{option('stream')} is -1; use a whole number of 0 or more"
+    ),
     "train fixed --out new --snapshot-seconds -1": (
         "--snapshot-seconds is -1.0; use 0 for never, or more"
     ),
@@ -326,10 +328,20 @@ ASKED = {
         "--resume goes on with what is there, and --overwrite replaces it; give one of them"
     ),
     "evaluate": NO_RUN,
-    "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
+    "evaluate run --trials 0": f"{option('trials')} is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
     "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
     "echo": NO_RUN,
+    "export -o new": NO_RUN,
+    "export run -o new --model fixed": (
+        "a run, run, and --model fixed are named; name one of them"
+    ),
+    "evaluate --model fixed --target nan": (
+        f"{option('target')} is nan; use a share between 0 and 1, such as 0.99"
+    ),
+    "evaluate --model fixed bist": (
+        "no model 'bist' is shipped; did you mean bits? use one of bits, fixed, variable"
+    ),
     "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
     "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
     "echo run --othr skip": (
