@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, name_of, there
+from echospan.cli.places import free, printable, there
 from echospan.errors import ExportError, SettingError
 
 
@@ -45,13 +45,13 @@ def _html(command: Export) -> int:
     free(command.out, command.overwrite)
     if there(command.run).resolve() in command.out.resolve().parents:
         raise SettingError(f"{command.out} is inside the run {command.run}", "name a place outside")
-    recall = measured_recall(command.run)
-    page = single_file(pack(load(command.run), name_of(command.run), recall)).encode()
+    name, recall = printable(command.run.resolve().name), measured_recall(command.run)
+    page = single_file(pack(load(command.run), name, recall)).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
     else:
-        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
+        print(f"{printable(command.out)}: {len(page) / 1000:.0f} kB; open it in a browser")
     return 0
 
 

@@ -20,9 +20,10 @@ def there(run: str | Path) -> Path:
     return Path(run)
 
 
-def name_of(run: Path) -> str:
-    """Return the name of a run folder as text: bytes that are no UTF-8 are replaced."""
-    return os.fsencode(run.resolve().name).decode(errors="replace")
+def printable(path: str | Path) -> str:
+    """Return a path as text that can be printed: what is no UTF-8, or no character, is replaced."""
+    text = os.fsencode(path).decode(errors="replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def free(path: Path, overwrite: bool) -> None:
