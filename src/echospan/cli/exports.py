@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import apart, free, one_folder
+from echospan.cli.places import apart, free, one_folder, printable
 from echospan.errors import ExportError
 
 
@@ -54,7 +54,7 @@ def _html(command: Export, name: str, folder: Path) -> int:
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
     else:
-        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
+        print(f"{printable(command.out)}: {len(page) / 1000:.0f} kB; open it in a browser")
     return 0
 
 
