@@ -169,21 +169,23 @@ def page_twice():
     Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
 
 
-def while_open(harm):
+LUCKLESS = CellResult(Cell(core="gru", symbols=1), None, "out of luck", 1, 0.1)
+
+
+def while_open(harm, use=Store.check):
     """What is done to a store while it is open for writing."""
     with Store("store.sqlite") as store:
         harm("store.sqlite")
-        store.check()
+        use(store)
 
 
 def taken_out():
     """A result that was added, and replaced by a copy of the file from before."""
-    cell = Cell(core="gru", symbols=1)
     with Store("store.sqlite") as store:
         before = Path("store.sqlite").read_bytes()
-        store.add(CellResult(cell, None, "out of luck", 1, 0.1))
+        store.add(LUCKLESS)
         Path("store.sqlite").write_bytes(before)
-        store.verify([cell])
+        store.verify([LUCKLESS.cell])
 
 
 def linked():
@@ -2131,6 +2133,12 @@ REFUSALS = [
         "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
         "move that back, and run the command again",
         lambda: while_open(os.unlink),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink, lambda store: store.add(LUCKLESS)),
     ),
     R(
         StoreError,
