@@ -831,8 +831,8 @@ REFUSALS = [
     R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
     R(
         CoreError,
-        "Locked cannot be copied (<>); "
-        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        "Locked cannot be copied (TypeError: cannot pickle '_thread.lock' object); "
+        "training and trials work on a copy: keep on the module only what copy.deepcopy can copy",
         lambda: as_core(refused.Locked()),
         "profile refused:Locked",
     ),
@@ -2336,8 +2336,8 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
-"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+"""What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
 ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 
