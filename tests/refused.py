@@ -432,6 +432,32 @@ fixed = nn.GRU(16, 16, batch_first=True)
 number = 3
 
 
+class Float32Alone(nn.GRU):
+    """Fails where autocast is on, as some operations do on some processors."""
+
+    def __init__(self, features, hidden):
+        super().__init__(features, hidden, batch_first=True)
+
+    def forward(self, x, state=None):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("no such instructions\nat all")
+        return super().forward(x, state)
+
+
+class Short(Float32Alone):
+    """Takes seven steps at once."""
+
+    def forward(self, x, state=None):
+        if x.shape[1] > 7:
+            raise IndexError("at most 7")
+        return super().forward(x, state)
+
+
+def without_gradients():
+    with torch.inference_mode():
+        return nn.GRU(4, 8, batch_first=True)
+
+
 class Window(nn.Module):
     """Sees its last three inputs, and keeps no state."""
 

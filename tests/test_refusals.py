@@ -1336,6 +1336,33 @@ REFUSALS = [
         "evaluate run --device gpu",
     ),
     R(
+        DeviceError,
+        "<> cannot train Float32Alone in bf16 (RuntimeError: no such instructions); "
+        f"use {option('precision', 'fp32')}",
+        lambda: train(
+            Recipe(model=SMALL, training=TrainingConfig(precision="bf16")),
+            core=refused.Float32Alone(4, 8),
+        ),
+    ),
+    R(
+        CoreError,
+        "Short cannot be trained (IndexError: at most 7); "
+        "try it yourself, in train() and with backward(), on sequences of 8 steps",
+        lambda: train(Recipe(model=SMALL), core=refused.Short(4, 8)),
+    ),
+    R(
+        CoreError,
+        "GRU was made within torch.inference_mode(), so it has no gradients; "
+        "make it outside, or train a copy: copy.deepcopy(core), outside",
+        lambda: train(Recipe(model=SMALL), core=refused.without_gradients()),
+    ),
+    R(
+        CoreError,
+        "GRU is on the meta device, whose tensors hold no numbers; "
+        "build it on the CPU or a GPU, or load its weights first",
+        lambda: check(nn.GRU(4, 8, device="meta")),
+    ),
+    R(
         DivergenceError,
         "at step 2 the loss is <>, its gradient's norm <>, at a learning rate of 1e+38; "
         "train with a smaller one, such as 3e+37",
