@@ -30,9 +30,9 @@ import test_adapter
 import test_capacity
 import test_checks
 import test_export
-from echospan import checks, cli, engines, homework, shipping
+from echospan import checks, cli, engines, homework, shipping, sizing
 from echospan.alphabet import Alphabet
-from echospan.benching import bench
+from echospan.benching import CellResult, bench
 from echospan.capacity import capacity_of_states, memory_capacity
 from echospan.checkpoint import (
     Snapshot,
@@ -82,7 +82,7 @@ from echospan.errors import (
 from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Cell, Grid, read
-from echospan.layers import find, fit_hidden, trusted
+from echospan.layers import built, find, fit_hidden, trusted
 from echospan.memory import check_training_memory
 from echospan.model import EchoModel
 from echospan.parallel import Group
@@ -91,7 +91,6 @@ from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
 from echospan.storage.folder import FolderInUseError, claim
 from echospan.store import Store, differences, results
-from echospan.store import _digest as digest
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
@@ -163,17 +162,28 @@ def database(*statements):
     return harm
 
 
-def no_cell():
-    """A result whose checksum is right, and whose cell is none."""
-    with sqlite3.connect("store.sqlite") as db:
-        db.row_factory = sqlite3.Row
-        told = dict(db.execute("SELECT * FROM results").fetchone())
-        del told["digest"]
-        told["cell"] = "{}"
-        db.execute(
-            "UPDATE results SET cell='{}', digest=? WHERE key=?", (digest(told), told["key"])
-        )
-    db.close()
+def page_twice():
+    """The second page of the store in the place of its last one."""
+    data = Path("store.sqlite").read_bytes()
+    size = int.from_bytes(data[16:18], "big")
+    Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
+
+
+def while_open(harm):
+    """What is done to a store while it is open for writing."""
+    with Store("store.sqlite") as store:
+        harm("store.sqlite")
+        store.check()
+
+
+def taken_out():
+    """A result that was added, and replaced by a copy of the file from before."""
+    cell = Cell(core="gru", symbols=1)
+    with Store("store.sqlite") as store:
+        before = Path("store.sqlite").read_bytes()
+        store.add(CellResult(cell, None, "out of luck", 1, 0.1))
+        Path("store.sqlite").write_bytes(before)
+        store.verify([cell])
 
 
 def linked():
@@ -212,7 +222,7 @@ def rows(path="store.sqlite"):
 
 def stored(path="store.sqlite"):
     with Store(path, write=False) as store:
-        return list(store.stored())
+        return store.stored()
 
 
 def two(**changes):
@@ -363,10 +373,10 @@ ASKED = {
         "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
         "or a file in TOML"
     ),
-    "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
+    "bench --cores gru --workers 0": f"{option('workers')} is 0; use 1 or more",
     "bench --cores gru --address tcp://x:1": (
-        "--address is tcp://x:1, and loky runs on this machine alone; use --engine dask or "
-        "--engine ray with it"
+        f"{option('address')} is tcp://x:1, and loky runs on this machine alone; "
+        f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it"
     ),
     "bench --cores gru --hidden 2.5": "--hidden is 2.5; give it whole numbers, such as 20",
     "bench --cores gru --hidden=8 many": "--hidden is 8 many; give it whole numbers, such as 20",
@@ -379,13 +389,43 @@ ASKED = {
     "results store.sqlite --csv store.sqlite --overwrite": (
         "store.sqlite is the file of results itself; name another"
     ),
+    "results store.sqlite --csv run/config.json --overwrite": (
+        "run/config.json is a file of a run; name another"
+    ),
+    f"profile gru --out {'a' * 300}.svg": (
+        f"nothing can be written to {'a' * 300}.svg (File name too long); name another"
+    ),
+    "export run --format html -o run/model.safetensors --overwrite": (
+        "--out is run/model.safetensors, which is in the run that is read, run; name another place"
+    ),
+    "export run -o run --overwrite": (
+        "--out is run, which is in the run that is read, run; name another place"
+    ),
+    "echo run abc --state run/kept": (
+        "--state is run/kept, which is in the run that is read, run; name another place"
+    ),
     "results store.sqlite --status maybe": "--status is maybe; give it one of done, failed",
     "results store.sqlite --compare gru": "--compare is gru; give it 2 words",
     "results store.sqlite --json=3": (
         "echospan results has no place for '3'; write echospan results STORE"
     ),
+    "results store.sqlite --csv out --jsonl ./out": (
+        f"{option('csv')} and {option('jsonl')} are one file, out; "
+        "give each output a file of its own"
+    ),
+    "results store.sqlite --csv store.sqlite-journal": (
+        "store.sqlite-journal is the file of results itself; name another"
+    ),
+    "report store.sqlite figures/span.svg --figures figures": (
+        "the page and the figure span.svg are one file, figures/span.svg; give each output a file "
+        "of its own"
+    ),
+    "report store.sqlite --figures /proc/new": (
+        "/proc/new cannot be made (No such file or directory); "
+        f"name another with {option('figures')}"
+    ),
     "report store.sqlite --figures there.svg": (
-        "there.svg is no folder; name another with --figures"
+        f"there.svg is no folder; name another with {option('figures')}"
     ),
 }
 """What a command line that does not fit is told: a SettingError, each of them."""
@@ -987,7 +1027,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "the size asked for is 0 parameters; give 1 or more",
+        "the size asked for is 0 parameters; use 1 to 100,000,000",
         lambda: fit_hidden("gru", parameters=0),
         "profile gru --parameters 0",
     ),
@@ -1012,36 +1052,107 @@ REFUSALS = [
         "profile lru --state 3",
     ),
     R(
+        SettingError,
+        f"refuses_every_width cannot be built at any width that was tried, from 1 to <>; leave out "
+        f"{option('state')}",
+        lambda: fit_hidden(refused.refuses_every_width, state=3),
+        "profile refused:refuses_every_width --state 3",
+    ),
+    R(
+        SettingError,
+        "Window carries no state: its last inputs are read again; "
+        f"compare it at one {option('hidden')} or number of {option('parameters')}",
+        lambda: fit_hidden(refused.Window, state=8),
+        "profile refused:Window --state 8",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('parameters', 900)}, or give a function of (features, hidden)",
+        lambda: fit_hidden(refused.unsized, parameters=900),
+        "profile refused:unsized --parameters 900",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('hidden', 32)} (it is 16 wide), or give a function of "
+        "(features, hidden)",
+        lambda: built(refused.unsized, 27, 32, None, 0),
+        "profile refused:unsized --hidden 32",
+    ),
+    R(
+        SettingError,
+        "a GRU that is made already has its width, 16; "
+        f"leave out {option('hidden', 32)}, or give what makes it, such as "
+        "lambda hidden: MyLayer(hidden)",
+        lambda: built(refused.fixed, 27, 32, None, 0),
+        "profile refused:fixed --hidden 32",
+    ),
+    R(
         CoreError,
         "3 is no module and makes none; name a class, a function or a module",
-        lambda: checks.build(refused.number, 4, 8),
+        lambda: sizing.build(refused.number),
         "profile refused:number",
     ),
     R(
         CoreError,
-        "three wants 3 arguments; give a function of (features, hidden), or an instance",
-        lambda: checks.build(refused.three, 4, 8),
+        "three requires a, b, c, which no width can be given for; "
+        "give a function of (features, hidden) that sets the rest, or an instance",
+        lambda: sizing.build(refused.three),
         "check refused:three",
     ),
     R(
         CoreError,
-        "fails raises ValueError when it is made (no such size); "
-        "give a function of (features, hidden), (hidden) or nothing, or an instance",
-        lambda: checks.build(refused.fails, 4, 8),
+        "configured takes a configuration object (config: Configuration) and cannot be sized by "
+        "its arguments; "
+        "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+        lambda: sizing.build(refused.configured),
+        "check refused:configured",
+    ),
+    R(
+        SettingError,
+        "headed cannot be built at hidden 30 (headed(hidden=30) raises AssertionError (no heads)); "
+        "use 28 or 32, the nearest widths that it can have",
+        lambda: sizing.build(refused.headed, hidden=30),
+        "profile refused:headed --hidden 30",
+    ),
+    R(
+        CoreError,
+        "fails(hidden=<>) raises ValueError (no such size); "
+        "give a function of (features, hidden) that makes it, or an instance",
+        lambda: sizing.build(refused.fails),
         "profile refused:fails",
     ),
     R(
         CoreError,
         "makes_a_number returns int; return a torch.nn.Module",
-        lambda: checks.build(refused.makes_a_number, 4, 8),
+        lambda: sizing.build(refused.makes_a_number),
         "check refused:makes_a_number",
+    ),
+    R(
+        CoreError,
+        "forty raises IndexError on a sequence of 60 steps (index out of range in self); "
+        f"let it take as many, or ask for a shorter {option('max_delay')}",
+        lambda: profile(refused.forty, 1, symbols=100),
+        "profile refused:forty --max-delay 1 --symbols 100",
+    ),
+    R(
+        CoreError,
+        "weary raised RuntimeError while it was trained and measured (tired); "
+        "run echospan.check on it, and look at the error that this one was raised from",
+        lambda: profile(refused.weary, 1, symbols=9_000),
+    ),
+    R(
+        CoreError,
+        "3 is no module and makes none; name a class, a function or a module",
+        args="check refused:number",
     ),
     R(
         SettingError,
         "there is no check 'casual' to fail; "
         "name one of shape_dtype_device, causal, step_by_step, chunks, rows_independent, "
-        "every_parameter_learns, state_dict, input_unchanged, length_one, long_run, "
-        "gradients, zeros_are_empty",
+        "every_parameter_learns, state_dict, train_and_eval, one_step, input_unchanged, "
+        "length_one, long_run, gradients, zeros_are_empty",
         lambda: check(nn.GRU(4, 8), expected_failures={"casual": "a slip"}),
     ),
     # what a core promises; the command check tells these as its answer, line by line
@@ -1124,6 +1235,42 @@ REFUSALS = [
     ),
     R(
         CheckError,
+        "after train() and eval() the output differs by <>; "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.ScalesOnEval),
+    ),
+    R(
+        CheckError,
+        "switches is another after train() and eval(); "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.CountsSwitches),
+    ),
+    R(
+        CheckError,
+        "two steps of training change no output; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.CachesKernel),
+    ),
+    R(
+        CheckError,
+        "the second training step raises RuntimeError: <>; "
+        "compute all that depends on a weight anew in each forward",
+        lambda: checks.check_one_step(test_checks.KeepsGraph),
+    ),
+    R(
+        CheckError,
+        "a copy made before two steps of training changed with them by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.SharesWithCopies),
+    ),
+    R(
+        CheckError,
+        "another core that loads the weights of two steps of training differs by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.LoadsInto),
+    ),
+    R(
+        CheckError,
         "the input is changed in place; begin with x = x.clone()",
         lambda: checks.check_input_unchanged(test_checks.WritesInput),
     ),
@@ -1151,13 +1298,8 @@ REFUSALS = [
     ),
     R(
         CheckError,
-        "it does not compute in float64; make its constants with dtype=x.dtype",
-        lambda: checks.check_gradients(test_checks.Single),
-    ),
-    R(
-        CheckError,
         "the gradient of the input along a random direction is <>, finite differences say "
-        "<>; "
+        "<> ± <>; "
         "mend the backward, and leave out detach() and in-place changes",
         lambda: checks.check_gradients(test_checks.WrongBackward),
     ),
@@ -1296,7 +1438,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "states is no array of numbers (<>); give a NumPy array or a tensor",
+        "states is no array of numbers (<>); give a NumPy array, a tensor or a list of numbers",
         lambda: capacity_of_states(np.zeros(5), "abc"),
     ),
     R(
@@ -1312,9 +1454,20 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "a core that reads 3 numbers a step has no single input to remember; "
+        "build it with an input of width 1",
+        lambda: memory_capacity(nn.Linear(3, 4)),
+    ),
+    R(
+        CoreError,
         "the core returned (20, 1200) for an input of (20, 1200, 1); "
-        "return (batch, time, hidden) and the state",
-        lambda: memory_capacity(test_capacity.Flat()),
+        "return (batch, time, nodes), alone or first in a tuple",
+        lambda: memory_capacity(lambda x: x.squeeze(-1)),
+    ),
+    R(
+        SettingError,
+        "inputs is complex; give real numbers: capacity is of one real input",
+        lambda: capacity_of_states(np.zeros(5, complex), np.zeros((5, 2))),
     ),
     R(
         SettingError,
@@ -1882,6 +2035,21 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "pipe is no regular file; name a file, such as results.sqlite",
+        lambda: Store("pipe"),
+        "report pipe",
+        harm=lambda: os.mkfifo("pipe"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has 2 names (hard links); SQLite keeps a file whole under one name alone: "
+        "copy it, or remove the others",
+        lambda: Store("store.sqlite"),
+        "bench --cores gru --store store.sqlite",
+        harm=lambda: Path("other").hardlink_to("store.sqlite"),
+    ),
+    R(
+        StoreError,
         "no is no folder; make it, or name another",
         lambda: Store("no/s.sqlite"),
         "bench --cores gru --store no/s.sqlite",
@@ -1901,7 +2069,15 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite has version 99, newer than 2; install a newer echospan",
+        "store.sqlite is no file of results; name one that echospan bench made",
+        rows,
+        "results store.sqlite",
+        harm=database("ALTER TABLE results RENAME error TO reason"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has format 99, and this echospan reads format 3; "
+        "use the echospan that made it, or run the bench again into another file",
         rows,
         "results store.sqlite",
         harm=database("PRAGMA user_version=99"),
@@ -1916,33 +2092,52 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (all: its columns have other names); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (<>); "
+        "take a copy of the file from before, or run the bench again into another file",
         stored,
-        harm=database("ALTER TABLE results RENAME bits TO bytes"),
-        args="results store.sqlite",
+        "results store.sqlite",
+        harm=page_twice,
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: its checksum differs); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (8 results were stored, and 7 are found); "
+        "take a copy of the file from before, or run the bench again into another file",
+        stored,
+        "results store.sqlite",
+        harm=database("DELETE FROM results WHERE rowid = 3"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: its digest differs); "
+        "take a copy of the file from before, or run the bench again into another file",
         rows,
         "results store.sqlite",
-        harm=database("UPDATE results SET span = 16 WHERE seed = 0"),
+        harm=database("UPDATE results SET tries = 16 WHERE rowid = 3"),
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: 'learning_rates'); take a copy of the "
-        "file from before, or delete that row and run its cell again",
-        stored,
-        "report store.sqlite",
-        harm=no_cell,
-    ),
-    R(
-        StoreError,
-        "store.sqlite cannot be read (Too many open files); name a file that you may read",
-        lambda: Store("store.sqlite"),
+        "store.sqlite cannot be read (<>); "
+        "see that the disk has room and the file is whole and yours",
+        rows,
         under=refused.no_more_files,
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was overwritten while it was open (<>); "
+        "run the command again with a file that nothing else writes",
+        lambda: while_open(lambda path: os.truncate(path, 0)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite lacks 1 results that were stored in it; "
+        "something else has written to it: run the command again",
+        lambda: taken_out(),
     ),
     R(
         SettingError,
@@ -1979,9 +2174,9 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run exists and is no export of echospan; it is not overwritten: name another folder",
-        lambda: check_export("run", overwrite=True),
-        "export run -o run --overwrite",
+        "stopped exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("stopped", overwrite=True),
+        "export run -o stopped --overwrite",
     ),
     R(
         SettingError,
@@ -2091,11 +2286,6 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "run/model.safetensors is inside the run run; name a place outside",
-        args="export run --format html -o run/model.safetensors --overwrite",
-    ),
-    R(
-        SettingError,
         "the core tcn does not run in a page on its own; "
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
@@ -2107,6 +2297,12 @@ REFUSALS = [
         args="report empty.sqlite",
         harm=lambda: Store("empty.sqlite").close(),
     ),
+    R(
+        SettingError,
+        "pipe.csv is a pipe or a device and not a file; name a file",
+        args="results store.sqlite --csv pipe.csv --overwrite",
+        harm=lambda: os.mkfifo("pipe.csv"),
+    ),
     *(R(SettingError, said, args=asked) for asked, said in ASKED.items()),
 ]
 
@@ -2114,6 +2310,7 @@ UNREACHED = {
     ("cli/runs.py", "self._left()"): "test_run_folder.py has a disk that is full at the end",
     ("cli/runs.py", "trained and not measured"): "as above",
     ("cli/runs.py", "is trained and saved, and cannot be measured"): "as above, of memory",
+    ("cli/benches.py", "standard output could not be written"): "test_bench.py has a full one",
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",

@@ -79,6 +79,10 @@ class DelayRecall:
         }
 
 
+LENGTHS = (1, 2, 5, 10)
+"""Multiples of the training length at which `length_recall` measures."""
+
+
 def leading_span(lows: Iterable[float], at: float) -> int:
     """Return the span of lower ends of intervals by delay, from delay 0 up.
 
@@ -393,7 +397,7 @@ def length_recall(
     window, trials = whole("window", window, 1), whole("trials", trials, 1)
     seed, deadline = check_seed(seed), moment("deadline", deadline)
     measured: list[dict[str, Any]] = []
-    for times in (1, 2, 5, 10):
+    for times in LENGTHS:
         if measured and time.perf_counter() > deadline:
             break
         length = max(times * window, model.max_delay + 1)

@@ -24,11 +24,10 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from echospan.errors import SettingError
 from echospan.grids import Cell
 from echospan.plots import COLOURS, LINES, STYLE
-from echospan.profiling import Profile, combine
-from echospan.store import Stored
+from echospan.profiling import Profile
+from echospan.store import Stored, by_setting
 
 MOST_POINTS = 400
 """Points of a panel; what is drawn of a larger bench is spread evenly over it."""
@@ -111,18 +110,7 @@ def _budget(cell: Cell) -> str:
 
 def settings(stored: Iterable[Stored]) -> list[Setting]:
     """Finished cells, those of one setting together, by core and size."""
-    groups: dict[str, list[Stored]] = {}
-    for s in stored:
-        if s.profile is not None:
-            groups.setdefault(s.cell.key_without("seed"), []).append(s)
-    made = []
-    for group in groups.values():
-        cells = tuple(s.cell for s in group)
-        profiles = [s.profile for s in group if s.profile is not None]
-        try:
-            made.append(Setting(cells, combine(profiles)))
-        except SettingError:  # other threads or versions: each stands alone
-            made += [Setting((c,), p) for c, p in zip(cells, profiles, strict=True)]
+    made = [Setting(cells, profile) for cells, profile in by_setting(stored)]
     return sorted(made, key=lambda s: (s.profile.name, s.profile.max_delay, s.profile.hidden))
 
 
@@ -237,11 +225,13 @@ def races(chosen: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
     for (delay, budget, *_), left in rounds.items():
         while left:
             best: tuple[int, str, list[Setting]] = (0, "", [])
-            centres = {(w, getattr(s.profile, w)) for s in left for w in _SIZES}
+            sizes = {(w, getattr(s.profile, w)) for s in left for w in _SIZES}
+            centres = {(w, size) for w, size in sizes if size is not None}
             for what, size in sorted(centres, key=lambda c: (_SIZES.index(c[0]), c[1])):
                 near: dict[str, Setting] = {}
                 for s in left:
-                    if abs(getattr(s.profile, what) - size) <= 0.02 * size:
+                    theirs = getattr(s.profile, what)
+                    if theirs is not None and abs(theirs - size) <= 0.02 * size:
                         near.setdefault(s.profile.name, s)
                 if len(near) > best[0]:
                     best = len(near), f"{what} {size:,}", [*near.values()]
@@ -335,24 +325,29 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
         )
         + (
             " What has none of it stands at 1."
-            if not all(s.profile.parameters and s.profile.state for s in shown)
+            if not all(s.profile.parameters and s.profile.state != 0 for s in shown)
+            else ""
+        )
+        + (
+            " Layers whose state cannot be carried are left out of the panel of states."
+            if any(s.profile.state is None for s in shown)
             else ""
         )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
-    sizes: dict[str, Callable[[Setting], float]] = {
+    sizes: dict[str, Callable[[Setting], float | None]] = {
         "parameters": lambda s: s.profile.parameters,
         "state (numbers)": lambda s: s.profile.state,
         "symbols seen in training": lambda s: s.symbols,
     }
     for ax, (axis, size) in zip(axes, sizes.items(), strict=True):
         for core in cores:
-            mine = [s for s in shown if s.profile.name == core]
-            x = [max(1.0, size(s)) for s in mine]
+            sized = [(s, n) for s in shown if s.profile.name == core and (n := size(s)) is not None]
+            x = [max(1.0, n) for _, n in sized]
             y, low, high, says = [], [], [], []
-            for s in mine:
+            for s, _ in sized:
                 p = s.profile
                 bits = [seed.recalled_bits for seed in p.seeds]
                 middle, ends = (
@@ -447,18 +442,27 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
         "cost",
         "Cost",
         "Right and low is dear to stream and slow to train. On one thread where a bench made it."
+        + (
+            " Layers whose state cannot be carried have no cost of streaming and are left out."
+            if any(s.profile.microseconds is None for s in shown)
+            else ""
+        )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
     for core in cores:
-        mine = [s.profile for s in shown if s.profile.name == core]
-        says = [
-            f"{p.name}, hidden {p.hidden}: {p.microseconds:.0f} µs a streamed symbol, "
-            f"{p.symbols_per_second:,.0f} symbols a second in training"
-            for p in mine
+        timed = [
+            (s.profile, s.profile.microseconds)
+            for s in shown
+            if s.profile.name == core and s.profile.microseconds is not None
         ]
-        x, y = [p.microseconds for p in mine], [p.symbols_per_second for p in mine]
+        says = [
+            f"{p.name}, hidden {p.hidden}: {microseconds:.0f} µs a streamed symbol, "
+            f"{p.symbols_per_second:,.0f} symbols a second in training"
+            for p, microseconds in timed
+        ]
+        x, y = [us for _, us in timed], [p.symbols_per_second for p, _ in timed]
         plot.points(ax, x, y, says, **_style(cores, core))
     ax.set(xlabel="µs for one streamed symbol", ylabel="symbols a second in training")
     _log(ax.xaxis, ax.yaxis)
@@ -567,6 +571,9 @@ def svg(plot: Plot) -> str:
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
 
 
+NAMES = ("recall", "span", "bits", "target", "lengths", "cost", "training")
+"""The names of all plots; some are left out where there are no data for them."""
+
 _UNDRAWN = {
     "lengths": "There is no plot beyond the training length: no result has such sequences.",
     "training": "There are no learning curves: no result tells how it was on the way.",
@@ -588,6 +595,7 @@ def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
         plots=[(plot, svg(plot)) for plot in drawn],
         undrawn=[why for name, why in _UNDRAWN.items() if name not in names],
         rows=[_row(s) for s in chosen],
+        notes=sorted({f"{p.name}: {p.note}" for p in seen if p.note}),
         failed=[s for s in stored if s.profile is None],
         cells=len(stored),
         thresholds=sorted({f"{p.at:.0%}" for p in seen}),
@@ -613,7 +621,7 @@ def _row(s: Setting) -> dict[str, Any]:
             "core": (p.name, p.name),
             "hidden": (p.hidden, f"{p.hidden:,}"),
             "parameters": (p.parameters, f"{p.parameters:,}"),
-            "state": (p.state, f"{p.state:,}"),
+            "state": (-1, "–") if p.state is None else (p.state, f"{p.state:,}"),
             "delays": (p.max_delay, f"0–{p.max_delay}"),
             "budget": (budget, _budget(s.cell)),
             "seeds": (len(p.seeds), str(len(p.seeds))),
@@ -634,6 +642,8 @@ def _row(s: Setting) -> dict[str, Any]:
                 ("–" if seconds is None else f"{seconds:.1f} s") + s.reached,
             ),
             "symbols/s": (p.symbols_per_second, f"{p.symbols_per_second:,.0f}"),
-            "µs": (p.microseconds, f"{p.microseconds:.0f}"),
+            "µs": (-1, "–")
+            if p.microseconds is None
+            else (p.microseconds, f"{p.microseconds:.0f}"),
         },
     }

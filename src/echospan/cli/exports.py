@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, one_folder
-from echospan.errors import ExportError, SettingError
+from echospan.cli.places import apart, free, one_folder
+from echospan.errors import ExportError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,18 +36,17 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
-    return _onnx(command) if command.format == "onnx" else _html(command)
+    name, folder = one_folder(command.run, command.model)
+    apart("--out", command.out, folder)
+    return _onnx(command, folder) if command.format == "onnx" else _html(command, name, folder)
 
 
-def _html(command: Export) -> int:
+def _html(command: Export, name: str, folder: Path) -> int:
     from echospan.checkpoint import load, measured_recall, write_whole
     from echospan.export import pack
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    name, folder = one_folder(command.run, command.model)
-    if folder.resolve() in command.out.resolve().parents:
-        raise SettingError(f"{command.out} is inside the run {folder}", "name a place outside")
     page = single_file(pack(load(folder), name, measured_recall(folder))).encode()
     write_whole(command.out, page)
     if command.json:
@@ -57,12 +56,12 @@ def _html(command: Export) -> int:
     return 0
 
 
-def _onnx(command: Export) -> int:
+def _onnx(command: Export, folder: Path) -> int:
     from echospan.checkpoint import load
     from echospan.export import check_export, export_onnx
 
     check_export(command.out, command.overwrite)
-    model = load(one_folder(command.run, command.model)[1])
+    model = load(folder)
     try:
         parity = export_onnx(model, command.out, overwrite=command.overwrite)
     except ExportError as e:

@@ -19,7 +19,7 @@ import tyro
 
 from echospan import shipping
 from echospan.alphabet import BLANK_MARK
-from echospan.cli.places import NAME_ONE, there
+from echospan.cli.places import NAME_ONE, apart, there
 from echospan.errors import RunError, SettingError
 from echospan.random_streams import Purpose, check_seed, python_random
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig, highest_target
@@ -639,6 +639,8 @@ def echo(command: Echo) -> int:
         raise SettingError("no run folder is named", NAME_ONE)
     else:
         folder = there(run)
+    if command.state is not None:
+        apart("--state", command.state, folder)
     stream = Stream(load(folder), command.delay)
     if command.state is not None:
         if command.state.exists() or command.state.is_symlink():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from echospan.cores.adapter import Adapted as Adapted
 from echospan.cores.adapter import as_core as as_core
 from echospan.cores.attention import Attention as Attention
 from echospan.cores.delay_line import DelayLine as DelayLine

@@ -234,7 +234,7 @@ class Cell:
         Raises SettingError for anything else.
         """
         try:
-            return cls(**members(document(text), _DEFAULTS))
+            return cls(**members(document(text), _DEFAULTS.keys()))
         except ValueError as e:  # a SettingError is one
             raise SettingError(
                 f"this is no cell of a bench ({e})", "give what Cell.to_json wrote"

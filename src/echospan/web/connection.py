@@ -262,12 +262,17 @@ class Connection(asyncio.BufferedProtocol):
             self._protocol.fail(code, close_reason(reason))
             self._flush()
 
-    def abort(self) -> None:
-        """Close at once."""
-        if self._connected:
+    def drop(self, reason: str) -> None:
+        """Close at once; a connection whose request is not finished is answered 503."""
+        if not self._connected:
+            self.state = State.CLOSED
+            return
+        if self.state is State.REQUEST:
+            self.respond(503, f"{reason}\n", {"Retry-After": "5"})
+        if self._transport.get_write_buffer_size():
             self._transport.abort()
         else:
-            self.state = State.CLOSED
+            self._transport.close()
 
     def _handle_frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY:
