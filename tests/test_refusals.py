@@ -2326,11 +2326,6 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "run/model.safetensors is inside the run run; name a place outside",
-        args="export run --format html -o run/model.safetensors --overwrite",
-    ),
-    R(
-        SettingError,
         "the core tcn does not run in a page on its own; "
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
