@@ -185,10 +185,10 @@ class Raises(Mine):
         (IsNaN, {}, CoreError, "NaN|nan|not finite"),
         (Raises, {}, CoreError, "out of luck"),
         (Mine(8), {"seeds": (0, 1)}, SettingError, "cannot begin anew for 2 seeds"),
-        (Mine, {"seconds": 0}, SettingError, "the budget is 0 seconds"),
-        (Mine, {"symbols": 0}, SettingError, "the budget is 0 symbols"),
-        (Mine, {"seeds": ()}, SettingError, "there are no seeds"),
-        (Mine, {"max_delay": -1}, SettingError, "--max-delay is -1"),
+        (Mine, {"seconds": 0}, SettingError, "seconds is 0"),
+        (Mine, {"symbols": 0}, SettingError, "symbols is 0"),
+        (Mine, {"seeds": ()}, SettingError, "seeds is empty"),
+        (Mine, {"max_delay": -1}, SettingError, "max_delay is -1"),
         ("gruu", {}, SettingError, "did you mean gru"),
     ],
 )
@@ -362,4 +362,4 @@ def test_a_state_that_grows_is_begun_anew_now_and_then():
             return super().forward(x, state)
 
     profile(Watched, 1, symbols=30_000, features=27, learning_rates=[1e-2])
-    assert max(lengths) < 200
+    assert max(lengths) < 400  # never begun anew, it would be 937

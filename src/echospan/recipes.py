@@ -1,12 +1,47 @@
 """What is built, how it is trained, and the recipes that have a name. Imports no torch."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from echospan.alphabet import NAMED, alphabet
 from echospan.errors import SettingError, option
+from echospan.random_streams import check_seed
+from echospan.validation import choice, fraction, kind, positive, share, text, whole
+
+DECIDING = 50_000
+"""Answers at every delay by which a training's target is decided, and by which it is reported."""
+
+
+def sequences(max_delay: int, trials: int, length: int | None = None) -> tuple[int, int]:
+    """Return how many sequences an evaluation reads, and of how many symbols each.
+
+    Args:
+        max_delay: The longest delay.
+        trials: The least number of answers at every delay.
+        length: Symbols of a sequence; default: twice the longest delay and 5 more.
+    """
+    steps = 2 * max_delay + 5 if length is None else length
+    return -(-trials // (steps - max_delay)), steps
+
+
+def highest_target(max_delay: int, trials: int) -> float:
+    """Return the highest target that an evaluation can show, if all of its answers are right.
+
+    That is the lower end of Wilson's 95 % interval of the answers at the longest delay, or of the
+    blanks, of which short delays have few.
+    """
+    rows, steps = sequences(max_delay, trials)
+    fewest = rows * (steps - max_delay)
+    if max_delay:
+        fewest = min(fewest, rows * max_delay * (max_delay + 1) // 2)
+    return fewest / (fewest + 1.959964**2)
+
+
+_Conditioning = Literal["readout", "input"]
+_Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +49,7 @@ class ModelConfig:
     """All that builds a model."""
 
     alphabet: str = NAMED["letters"]
-    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    """Its symbols: letters, digits, letters-digits, bits, or any string of distinct characters."""
     core: str = "gru"
     """The part that remembers, one of those that echospan.CORES names."""
     hidden: int = 128
@@ -23,17 +58,23 @@ class ModelConfig:
     """The longest delay it answers at; it answers at 0, 1, … up to this one."""
     delay: int | None = None
     """The one delay that the target is asked of; each of them where it is left out."""
-    conditioning: Literal["readout", "input"] = "readout"
+    conditioning: _Conditioning = "readout"
     """readout: one linear read-out per delay; input: the delay is fed in beside each symbol."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
-        object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
-        for name, least in (("hidden", 1), ("max_delay", 0)):
-            _at_least(name, getattr(self, name), least)
+        max_delay = whole("max_delay", self.max_delay)
+        checked: dict[str, object] = {
+            "alphabet": alphabet(self.alphabet).characters,
+            "core": text("core", self.core, "gru"),
+            "hidden": whole("hidden", self.hidden, 1),
+            "max_delay": max_delay,
+            "conditioning": choice("conditioning", self.conditioning, get_args(_Conditioning)),
+        }
         if self.delay is not None:
-            _at_least("delay", self.delay, 0)
-            object.__setattr__(self, "max_delay", max(self.delay, self.max_delay))
+            checked["delay"] = delay = whole("delay", self.delay)
+            checked["max_delay"] = max(delay, max_delay)
+        _set(self, checked)
 
     @property
     def asked(self) -> tuple[int, ...]:
@@ -46,7 +87,8 @@ class TrainingConfig:
     """How a model is trained: Adam, one recipe for all cores."""
 
     target: float = 0.99
-    """Stop once the lower end of recall's 95 % interval is this at every delay asked for."""
+    """Stop once the lower end of the 95 % interval is this, of recall at every delay asked for and
+    of the blanks before the echo begins."""
     seconds: float = 600.0
     """Stop after this many seconds of training: the assignment allows ten minutes."""
     steps: int = 100_000
@@ -60,8 +102,9 @@ class TrainingConfig:
     """Delays whose loss is taken in one step, drawn anew each time; all where left out. Many long
     delays cost more to ask than to remember."""
     polish: int = 0
-    """Go on this many steps after the target, the rate falling to zero: long streams need more
-    than the target. Steps, not seconds, so that a seed decides the model on any machine's clock."""
+    """Go on this many steps after recall has reached the target, the rate falling to zero: long
+    streams need more than the target. Where blanks still fall short at the end, training goes on.
+    Steps, not seconds, so that a seed decides the model on any machine's clock."""
     batch: int = 32
     """Sequences a step; small ones gave more progress per second on two cores."""
     window: int | None = None
@@ -75,30 +118,28 @@ class TrainingConfig:
     """Decides weights and data; the same seed, machine and thread count give the same model."""
     device: str = "cpu"
     """Where it is trained: cpu, cuda, cuda:1, …; small models are fastest on the CPU."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: _Precision = "fp32"
     """bf16: products in bfloat16, weights and loss in float32; it pays for wide cores, on GPUs and
     on CPUs that have it."""
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""
-        for name in ("steps", "batch", "window", "symbols", "asked_at_once"):
+        checked: dict[str, object] = {
+            "target": share("target", self.target),
+            "steps": whole("steps", self.steps, 1),
+            "batch": whole("batch", self.batch, 1),
+            "polish": whole("polish", self.polish),
+            "seed": check_seed(self.seed),
+            "device": text("device", self.device, "cpu"),
+            "precision": choice("precision", self.precision, get_args(_Precision)),
+        }
+        for name in ("window", "symbols", "asked_at_once"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        _at_least("polish", self.polish, 0)
-        for name in ("seconds", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise SettingError(
-                    f"{option(name)} is {getattr(self, name)}", "use a finite number above 0"
-                )
-        if not 0 < self.target < 1:
-            raise SettingError(
-                f"{option('target')} is {self.target}", "use a share between 0 and 1, such as 0.99"
-            )
-        for name in ("carry", "fall"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(
-                    f"{option(name)} is {getattr(self, name)}", "use a share from 0 to 1"
-                )
+                checked[name] = whole(name, getattr(self, name), 1)
+        checked |= {n: positive(n, getattr(self, n)) for n in ("seconds", "learning_rate")}
+        checked |= {n: fraction(n, getattr(self, n)) for n in ("carry", "fall")}
+        _refuse_unreachable(self.target, highest_target(0, DECIDING))
+        _set(self, checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +148,12 @@ class Recipe:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no settings."""
+        kind("model", self.model, ModelConfig, "an echospan.ModelConfig")
+        kind("training", self.training, TrainingConfig, "an echospan.TrainingConfig")
+        _refuse_unreachable(self.training.target, highest_target(self.model.max_delay, DECIDING))
 
     @property
     def window(self) -> int:
@@ -134,9 +181,19 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise SettingError(f"{option(name)} is {value}", f"use a whole number of {least} or more")
+def _refuse_unreachable(target: float, highest: float) -> None:
+    if target > highest:
+        raise SettingError(
+            f"{option('target')} is {target}, which the {DECIDING:,} answers that decide cannot "
+            "show even if all are right",
+            f"use {math.floor(1e4 * highest) / 1e4} or less",
+        )
+
+
+def _set(settings: Any, checked: Mapping[str, object]) -> None:
+    """Give a frozen dataclass its checked values, each in its plain type."""
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)
 
 
 RECIPES = {
@@ -146,9 +203,10 @@ RECIPES = {
     ),
     "variable": Recipe(training=TrainingConfig(polish=2500, learning_rate=1.4e-2)),
     "bits": Recipe(
-        model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=4),
-        # Windows of series of 20,000 symbols, on average: each ends one row's series in a thousand.
-        training=TrainingConfig(batch=5, window=20, carry=0.999),
+        # The notebook has 4 hidden units and never begins a new series. Such a network echoes a
+        # long series and cannot begin one: 8 units and a new series every tenth window can.
+        model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=8),
+        training=TrainingConfig(batch=5, window=20, carry=0.9, polish=3000),
     ),
 }
 """The assignment's two parts, and the binary echo of the notebook that it refers to."""

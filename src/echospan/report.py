@@ -244,7 +244,8 @@ def races(chosen: Sequence[Setting]) -> Iterator[tuple[str, list[Setting]]]:
             what, size = _largest_race(left)
             near: dict[str, Setting] = {}
             for s in left:
-                if abs(getattr(s.profile, what) - size) <= _EQUAL * size:
+                theirs = getattr(s.profile, what)
+                if theirs is not None and abs(theirs - size) <= _EQUAL * size:
                     near.setdefault(s.profile.name, s)
             raced = {id(s) for s in near.values()}
             left = [s for s in left if id(s) not in raced]
@@ -255,7 +256,11 @@ def _largest_race(settings: Sequence[Setting]) -> tuple[str, int]:
     """Return the kind of size, and the size, that most cores have; the smallest of several."""
     most, found = 0, ("", 0)
     for what in _SIZES:
-        ordered = sorted((getattr(s.profile, what), s.profile.name) for s in settings)
+        ordered = sorted(
+            (size, s.profile.name)
+            for s in settings
+            if (size := getattr(s.profile, what)) is not None  # a state that cannot be carried
+        )
         names: Counter[str] = Counter()
         low = high = 0  # the cores from low to high have that size
         for size, _ in ordered:
@@ -354,24 +359,29 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
         )
         + (
             " What has none of it stands at 1."
-            if not all(s.profile.parameters and s.profile.state for s in shown)
+            if not all(s.profile.parameters and s.profile.state != 0 for s in shown)
+            else ""
+        )
+        + (
+            " Layers whose state cannot be carried are left out of the panel of states."
+            if any(s.profile.state is None for s in shown)
             else ""
         )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
-    sizes: dict[str, Callable[[Setting], float]] = {
+    sizes: dict[str, Callable[[Setting], float | None]] = {
         "parameters": lambda s: s.profile.parameters,
         "state (numbers)": lambda s: s.profile.state,
         "symbols seen in training": lambda s: s.symbols,
     }
     for ax, (axis, size) in zip(axes, sizes.items(), strict=True):
         for core in cores:
-            mine = [s for s in shown if s.profile.name == core]
-            x = [max(1.0, size(s)) for s in mine]
+            sized = [(s, n) for s in shown if s.profile.name == core and (n := size(s)) is not None]
+            x = [max(1.0, n) for _, n in sized]
             y, low, high, says = [], [], [], []
-            for s in mine:
+            for s, _ in sized:
                 p = s.profile
                 bits = [seed.recalled_bits for seed in p.seeds]
                 middle, ends = (
@@ -470,18 +480,27 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
         "cost",
         "Cost",
         "Right and low is dear to stream and slow to train. On one thread where a bench made it."
+        + (
+            " Layers whose state cannot be carried have no cost of streaming and are left out."
+            if any(s.profile.microseconds is None for s in shown)
+            else ""
+        )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
     for core in cores:
-        mine = [s.profile for s in shown if s.profile.name == core]
-        says = [
-            f"{_short_name(p.name)}, hidden {p.hidden}: {p.microseconds:.0f} µs a streamed symbol, "
-            f"{p.symbols_per_second:,.0f} symbols a second in training"
-            for p in mine
+        timed = [
+            (s.profile, s.profile.microseconds)
+            for s in shown
+            if s.profile.name == core and s.profile.microseconds is not None
         ]
-        x, y = [p.microseconds for p in mine], [max(1.0, p.symbols_per_second) for p in mine]
+        says = [
+            f"{_short_name(p.name)}, hidden {p.hidden}: {microseconds:.0f} µs a streamed symbol, "
+            f"{p.symbols_per_second:,.0f} symbols a second in training"
+            for p, microseconds in timed
+        ]
+        x, y = [us for _, us in timed], [max(1.0, p.symbols_per_second) for p, _ in timed]
         plot.points(ax, x, y, says, **_style(cores, core))
     ax.set(xlabel="µs for one streamed symbol", ylabel="symbols a second in training")
     _log(ax.xaxis, ax.yaxis)
@@ -614,6 +633,7 @@ def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
         plots=[(plot, svg(plot)) for plot in drawn],
         undrawn=[why for name, why in _UNDRAWN.items() if name not in names],
         rows=[_row(s) for s in chosen],
+        notes=sorted({f"{p.name}: {p.note}" for p in seen if p.note}),
         failed=[s for s in stored if s.profile is None],
         cells=len(stored),
         thresholds=sorted({f"{p.at:.0%}" for p in seen}),
@@ -649,7 +669,7 @@ def _row(s: Setting) -> dict[str, Any]:
             "core": (p.name, p.name),
             "hidden": (p.hidden, f"{p.hidden:,}"),
             "parameters": (p.parameters, f"{p.parameters:,}"),
-            "state": (p.state, f"{p.state:,}"),
+            "state": (-1, "–") if p.state is None else (p.state, f"{p.state:,}"),
             "delays": (p.max_delay, f"0–{p.max_delay}"),
             "budget": (budget, _budget(s.cell)),
             "seeds": (len(p.seeds), str(len(p.seeds))),
@@ -670,6 +690,8 @@ def _row(s: Setting) -> dict[str, Any]:
                 ("–" if seconds is None else f"{seconds:.1f} s") + s.reached,
             ),
             "symbols/s": (p.symbols_per_second, f"{p.symbols_per_second:,.0f}"),
-            "µs": (p.microseconds, f"{p.microseconds:.0f}"),
+            "µs": (-1, "–")
+            if p.microseconds is None
+            else (p.microseconds, f"{p.microseconds:.0f}"),
         },
     }

@@ -41,6 +41,7 @@ from echospan.grids import Cell
 from echospan.json_fields import integer, number, string
 from echospan.profiling import Profile, combine
 from echospan.text import plain, shown
+from echospan.validation import path as a_path
 
 try:
     import fcntl
@@ -721,18 +722,24 @@ def _row(result: CellResult) -> dict[str, Any]:
     return {"digest": _digest([row[name] for name in _FIELDS])} | row
 
 
-def results(store: str | Path) -> Any:
-    """Return the results of a file, a row each: a pandas DataFrame where pandas is, else a list.
+def results(store: str | Path) -> list[dict[str, Any]]:
+    """Return the results in a file, one dict for each cell.
 
-    Raises StoreError for a file that is missing, foreign, damaged or of another format.
+    `pandas.DataFrame(echospan.results(path))`, or polars' or pyarrow's counterpart, makes a table.
+
+    Args:
+        store: The file that `echospan bench` made.
+
+    Returns:
+        A list, in the order of the cells. Each dict has the keys that `COLUMNS` names, the same
+        for a cell that failed, whose figures are None and whose `error` says why.
+
+    Raises:
+        SettingError: For what is no path.
+        StoreError: For a file that is missing, foreign, damaged or of another format.
     """
-    with Store(store, write=False) as opened:
-        rows = opened.rows()
-    try:
-        import pandas
-    except ImportError:
-        return rows
-    return pandas.DataFrame(rows, columns=list(COLUMNS))
+    with Store(a_path("store", store), write=False) as opened:
+        return opened.rows()
 
 
 def as_json(stored: Stored) -> str:
@@ -798,7 +805,11 @@ def differences(rows: Iterable[dict[str, Any]], one: str, other: str) -> list[di
         near = [
             b
             for b in others.get(a["race"], ())
-            if any(abs(a[size] - b[size]) <= 0.02 * max(1, a[size]) for size in sizes)
+            if any(
+                abs(a[size] - b[size]) <= 0.02 * max(1, a[size])
+                for size in sizes
+                if a[size] is not None and b[size] is not None
+            )
         ]
         if len(near) > 1:  # at one width before at one number of parameters or of state
             near = [b for b in near if a["hidden"] == b["hidden"]] or near

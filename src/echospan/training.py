@@ -1,13 +1,11 @@
 """Training: every delay supervised at every step, stopped when recall has reached the target."""
 
-import contextlib
 import math
 import platform
 import re
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,21 @@ from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.devices import find_device
 from echospan.errors import DivergenceError, RunError, first_line
-from echospan.evaluation import DelayRecall, Evaluation, evaluate, versions
+from echospan.evaluation import DelayRecall, Evaluation, measure, versions
+from echospan.memory import check_training_memory, memory_checked
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
-from echospan.recipes import Made, Recipe, TrainingConfig
+from echospan.random_streams import Purpose, generator, set_global, training_generator
+from echospan.recipes import DECIDING, Made, Recipe, TrainingConfig
+from echospan.signals import interrupted_by
 from echospan.tasks import EchoTask
+from echospan.validation import function, kind, moment
+from echospan.validation import number as a_number
+
+_QUICK, _SURE = 8, 9
+"""Parts of `Purpose.STOPPING`: the evaluation at every check, and the one that decides. Any two
+would do; with these the trainings of the shipped models stop at the steps at which they were
+stopped."""
 
 
 def machine(device: torch.device) -> str:
@@ -140,37 +148,6 @@ class TrainingResult:
         return self.seconds_to_target is not None
 
 
-@contextlib.contextmanager
-def interrupted_by(*signals: int, patient: bool = False) -> Iterator[list[int]]:
-    """A list that the first of these signals makes true: what is under way is finished first.
-
-    An exception may be raised anywhere, also where Python swallows it. A second signal is one,
-    unless `patient`: torchrun sends its own after that of the terminal. Where a signal is ignored,
-    as under nohup, it stays so; only a main thread hears of any.
-    """
-    stop: list[int] = []
-    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread():
-        heard = []
-    before = {number: signal.getsignal(number) for number in heard}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def first(number: int, _: object) -> None:
-        stop.append(number)
-        if not patient:
-            restore()
-
-    for number in heard:
-        signal.signal(number, first)
-    try:
-        yield stop
-    finally:
-        restore()
-
-
 def train(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
@@ -187,16 +164,27 @@ def train(
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
     recipe names. Ctrl-C or SIGTERM ends it and keeps what was reached. `deadline`, of
     `time.perf_counter`, ends it too, what evaluation takes included. `on_snapshot` is called every
-    `snapshot_seconds` and at such a signal with all that decides how it goes on; with `resume` one
-    goes on from there, and ends bit for bit where it would have ended. `group`: the processes that
-    train it together; only the first of them calls `on_progress` and `on_snapshot`.
+    `snapshot_seconds` and at the end, also at such a signal, with all that decides how it goes on;
+    with `resume` one goes on from there, and ends bit for bit where it would have ended. `group`:
+    the processes that train it together; only the first of them calls `on_progress` and
+    `on_snapshot`. Raises SettingError for a training that takes more memory than there is.
     """
+    kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
+    function("on_progress", on_progress, "its progress")
+    function("on_snapshot", on_snapshot, "a snapshot")
+    if resume is not None:
+        kind("resume", resume, Snapshot, "the snapshot that on_snapshot was called with")
+    deadline = moment("deadline", deadline)
+    snapshot_seconds = a_number(
+        "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
+    )
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.training.seed)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), memory_checked():
+        check_training_memory(recipe, core, group.size)
+        set_global(Purpose.TRAINING, recipe.training.seed)
         start = time.perf_counter()
         training = _Training(recipe, core, device, group)
         if resume is not None:
@@ -216,9 +204,9 @@ class _Training:
         self.model = EchoModel(recipe.model, core).to(device).train()
         self.asked = group.spread(_Asked(self.model, config.precision), device)
         if not group.first:
-            torch.manual_seed(config.seed + group.rank)  # what a layer draws differs by row
+            set_global(Purpose.REPLICA, config.seed, group.rank)  # layers draw for other rows
         self.task = EchoTask(len(self.model.alphabet), self.model.max_delay)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.generator = training_generator(config.seed, device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(
             self.parameters,
@@ -236,9 +224,11 @@ class _Training:
         self.to_target: float | None = None
         self.rate = self.polished_from = 0.5 * config.learning_rate
         self.a_step = config.batch * recipe.window
-        self.step, self.check_at, self.last_step = 0, 20, config.steps
+        self.budget_steps = config.steps
         if config.symbols:
-            self.last_step = min(self.last_step, math.ceil(config.symbols / self.a_step))
+            self.budget_steps = min(config.steps, math.ceil(config.symbols / self.a_step))
+        self.step, self.check_at, self.last_step = 0, 20, self.budget_steps
+        self.polishing = False
         self.before, self.aside = 0.0, 0.0
         """Seconds of training before this process, and what was no training in it."""
 
@@ -276,7 +266,7 @@ class _Training:
                         on_progress(self.history[-1])
                     self.aside += time.perf_counter() - looking
         seconds = self.before + time.perf_counter() - start - self.aside
-        if on_snapshot and interrupted:
+        if on_snapshot and self.step != kept_step:
             self.keep(on_snapshot, seconds)
         self.model.eval()
         by_clock = self.step < self.last_step or math.isfinite(deadline)
@@ -294,7 +284,7 @@ class _Training:
     def learn(self, left: float) -> None:
         """One step of the optimiser, with `left` of the budget left."""
         config, model, task, generator = self.config, self.model, self.task, self.generator
-        if self.to_target is not None:
+        if self.polishing:
             self.rate = self.polished_from * (self.last_step - self.step) / config.polish
         else:
             # The loss is the clock: one schedule for every size, delay and alphabet.
@@ -350,21 +340,30 @@ class _Training:
         config, model, asked = self.config, self.model, self.recipe.model.asked
         # Where many delays are asked, looking costs more than learning: look less often.
         rest = 40 if model.max_delay <= 32 else 8
-        self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
-        # A glance decides whether a look worth an interval is due.
-        seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
+        self.check_at = self.step + max(200 if self.polishing else 10, self.step // rest)
+        # A short evaluation decides whether one that is worth an interval is due.
+        seen = measure(model, generator(Purpose.STOPPING, config.seed, _QUICK), trials=2_000)
         worst = min(seen.delays[d].recall for d in asked)
+        blanks = 1.0 if seen.blank_accuracy is None else seen.blank_accuracy
+        undecided = self.to_target is None and worst >= config.target
+        # Recall alone begins the polish; without one, only recall and blanks decide anything.
+        undecided &= blanks >= config.target or (config.polish > 0 and not self.polishing)
         now = time.perf_counter()
         # Within a deadline no look may cut short the end of training, where the rate falls.
         affordable = 8 * 25 * (now - looking) < deadline - now
-        if self.to_target is None and worst >= config.target and affordable:
-            seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
-        if self.to_target is None and seen.reached(asked, config.target):
-            self.to_target = seconds
+        if undecided and affordable:
+            seen = measure(model, generator(Purpose.STOPPING, config.seed, _SURE), trials=DECIDING)
+        if not self.polishing and seen.recalled(asked, config.target):
+            self.polishing = True
             # A rate that has begun to fall falls on: a jump up undoes what was reached.
             if config.fall:
                 self.polished_from = min(self.polished_from, self.rate)
             self.last_step = min(self.last_step, self.step + config.polish)
+        if self.to_target is None and seen.reached(asked, config.target):
+            self.to_target = seconds
+        if self.polishing and self.to_target is None and self.step >= self.last_step:
+            # Blanks are rarer than symbols and may come later: go on, within the budget.
+            self.polishing, self.last_step = False, self.budget_steps
         used = max(seconds / config.seconds, self.step / self.last_step)
         reached = self.to_target is not None
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
@@ -463,7 +462,7 @@ class _Training:
 
 _FACTS = (
     *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
-    "polished_from",
+    *("polished_from", "polishing"),
 )
 """The numbers of a training that are no tensors."""
 

@@ -56,7 +56,7 @@ class Bench:
     batch: int | None = None
     """Sequences a training step; 32 where left out."""
     alphabet: str | None = None
-    """letters, letters-digits, bits, or any string of distinct characters."""
+    """letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float | None = None
     """The recall that a span asks for; 0.99 where left out."""
     features: int | None = None
@@ -195,7 +195,7 @@ def bench(command: Bench) -> int:
 def _run(command: Bench, store: "Store", left: list["Cell"], progress: "_Progress") -> int:
     """Run what is left until all of it has ended, here or in another bench; a signal's number."""
     from echospan.benching import bench as run
-    from echospan.training import interrupted_by
+    from echospan.signals import interrupted_by
 
     with (
         interrupted_by(signal.SIGINT, signal.SIGTERM) as stop,
@@ -513,6 +513,11 @@ def _show(stored: list["Stored"], *, each: bool) -> None:
     console = Console()
     if profiles:
         console.print(table)
+    if any(profile.state is None for profile in profiles):
+        console.print(
+            "–: no state can be carried, and past inputs are read again at each step, at a cost "
+            "that is not counted"
+        )
     for s in stored:
         if s.profile is None:
             size = "" if s.hidden is None else f" {s.hidden}"
