@@ -169,21 +169,23 @@ def page_twice():
     Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
 
 
-def while_open(harm):
+LUCKLESS = CellResult(Cell(core="gru", symbols=1), None, "out of luck", 1, 0.1)
+
+
+def while_open(harm, use=Store.check):
     """What is done to a store while it is open for writing."""
     with Store("store.sqlite") as store:
         harm("store.sqlite")
-        store.check()
+        use(store)
 
 
 def taken_out():
     """A result that was added, and replaced by a copy of the file from before."""
-    cell = Cell(core="gru", symbols=1)
     with Store("store.sqlite") as store:
         before = Path("store.sqlite").read_bytes()
-        store.add(CellResult(cell, None, "out of luck", 1, 0.1))
+        store.add(LUCKLESS)
         Path("store.sqlite").write_bytes(before)
-        store.verify([cell])
+        store.verify([LUCKLESS.cell])
 
 
 def linked():
@@ -311,7 +313,9 @@ ASKED = {
     "train fixed extra --out new": (
         "echospan train fixed has no place for 'extra'; write echospan train fixed"
     ),
-    "train fixed --out new --stream -1": "--stream is -1; use a whole number of 0 or more",
+    "train fixed --out new --stream -1": (
+        f"{option('stream')} is -1; use a whole number of 0 or more"
+    ),
     "train fixed --out new --snapshot-seconds -1": (
         "--snapshot-seconds is -1.0; use 0 for never, or more"
     ),
@@ -326,10 +330,20 @@ ASKED = {
         "--resume goes on with what is there, and --overwrite replaces it; give one of them"
     ),
     "evaluate": NO_RUN,
-    "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
+    "evaluate run --trials 0": f"{option('trials')} is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
     "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
     "echo": NO_RUN,
+    "export -o new": NO_RUN,
+    "export run -o new --model fixed": (
+        "a run, run, and --model fixed are named; name one of them"
+    ),
+    "evaluate --model fixed --target nan": (
+        f"{option('target')} is nan; use a share between 0 and 1, such as 0.99"
+    ),
+    "evaluate --model fixed bist": (
+        "no model 'bist' is shipped; did you mean bits? use one of bits, fixed, variable"
+    ),
     "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
     "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
     "echo run --othr skip": (
@@ -817,8 +831,8 @@ REFUSALS = [
     R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
     R(
         CoreError,
-        "Locked cannot be copied (<>); "
-        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        "Locked cannot be copied (TypeError: cannot pickle '_thread.lock' object); "
+        "training and trials work on a copy: keep on the module only what copy.deepcopy can copy",
         lambda: as_core(refused.Locked()),
         "profile refused:Locked",
     ),
@@ -1320,6 +1334,33 @@ REFUSALS = [
         "there is no device 'gpu' here; use one of cpu",
         lambda: find_device("gpu"),
         "evaluate run --device gpu",
+    ),
+    R(
+        DeviceError,
+        "<> cannot train Float32Alone in bf16 (RuntimeError: no such instructions); "
+        f"use {option('precision', 'fp32')}",
+        lambda: train(
+            Recipe(model=SMALL, training=TrainingConfig(precision="bf16")),
+            core=refused.Float32Alone(4, 8),
+        ),
+    ),
+    R(
+        CoreError,
+        "Short cannot be trained (IndexError: at most 7); "
+        "try it yourself, in train() and with backward(), on sequences of 8 steps",
+        lambda: train(Recipe(model=SMALL), core=refused.Short(4, 8)),
+    ),
+    R(
+        CoreError,
+        "GRU was made within torch.inference_mode(), so it has no gradients; "
+        "make it outside, or train a copy: copy.deepcopy(core), outside",
+        lambda: train(Recipe(model=SMALL), core=refused.without_gradients()),
+    ),
+    R(
+        CoreError,
+        "GRU is on the meta device, whose tensors hold no numbers; "
+        "build it on the CPU or a GPU, or load its weights first",
+        lambda: check(nn.GRU(4, 8, device="meta")),
     ),
     R(
         DivergenceError,
@@ -2122,6 +2163,12 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink, lambda store: store.add(LUCKLESS)),
+    ),
+    R(
+        StoreError,
         "store.sqlite was overwritten while it was open (<>); "
         "run the command again with a file that nothing else writes",
         lambda: while_open(lambda path: os.truncate(path, 0)),
@@ -2279,11 +2326,6 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "run/model.safetensors is inside the run run; name a place outside",
-        args="export run --format html -o run/model.safetensors --overwrite",
-    ),
-    R(
-        SettingError,
         "the core tcn does not run in a page on its own; "
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
@@ -2316,8 +2358,8 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
-"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+"""What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
 ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 

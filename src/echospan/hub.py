@@ -18,7 +18,7 @@ from echospan.evaluation import as_report, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe, TrainingConfig, command
 from echospan.streaming import Stream
-from echospan.text import shown
+from echospan.text import percent, shown
 from echospan.validation import kind, not_allowed, text
 from echospan.validation import path as a_path
 
@@ -249,7 +249,7 @@ def _what_it_recalls(model: EchoModel, evaluation: Mapping[str, Any]) -> str:
         "Recall: the share of right answers where there was a symbol to say, on fresh random "
         "symbols. "
         + (f"Delay {asked[0]} is what it was trained for. " if len(asked) == 1 else "")
-        + f"Span {evaluation['span']} at {evaluation['target']:.0%}, "
+        + f"Span {evaluation['span']} at {percent(evaluation['target'])}, "
         f"{evaluation['recalled_bits']:.1f} bits recalled"
         + (f", {blanks:.2%} of the blanks right" if blanks is not None else "")
         + (
