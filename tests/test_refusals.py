@@ -32,7 +32,7 @@ import test_checks
 import test_export
 from echospan import checks, cli, engines, homework, shipping, sizing
 from echospan.alphabet import Alphabet
-from echospan.benching import bench
+from echospan.benching import CellResult, bench
 from echospan.capacity import capacity_of_states, memory_capacity
 from echospan.checkpoint import (
     Snapshot,
@@ -90,8 +90,7 @@ from echospan.profiling import Profile, combine, profile
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
 from echospan.storage.folder import FolderInUseError, claim
-from echospan.store import Store, differences
-from echospan.store import _digest as digest
+from echospan.store import Store, differences, results
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
@@ -163,17 +162,30 @@ def database(*statements):
     return harm
 
 
-def no_cell():
-    """A result whose checksum is right, and whose cell is none."""
-    with sqlite3.connect("store.sqlite") as db:
-        db.row_factory = sqlite3.Row
-        told = dict(db.execute("SELECT * FROM results").fetchone())
-        del told["digest"]
-        told["cell"] = "{}"
-        db.execute(
-            "UPDATE results SET cell='{}', digest=? WHERE key=?", (digest(told), told["key"])
-        )
-    db.close()
+def page_twice():
+    """The second page of the store in the place of its last one."""
+    data = Path("store.sqlite").read_bytes()
+    size = int.from_bytes(data[16:18], "big")
+    Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
+
+
+LUCKLESS = CellResult(Cell(core="gru", symbols=1), None, "out of luck", 1, 0.1)
+
+
+def while_open(harm, use=Store.check):
+    """What is done to a store while it is open for writing."""
+    with Store("store.sqlite") as store:
+        harm("store.sqlite")
+        use(store)
+
+
+def taken_out():
+    """A result that was added, and replaced by a copy of the file from before."""
+    with Store("store.sqlite") as store:
+        before = Path("store.sqlite").read_bytes()
+        store.add(LUCKLESS)
+        Path("store.sqlite").write_bytes(before)
+        store.verify([LUCKLESS.cell])
 
 
 def linked():
@@ -212,7 +224,7 @@ def rows(path="store.sqlite"):
 
 def stored(path="store.sqlite"):
     with Store(path, write=False) as store:
-        return list(store.stored())
+        return store.stored()
 
 
 def two(**changes):
@@ -301,7 +313,9 @@ ASKED = {
     "train fixed extra --out new": (
         "echospan train fixed has no place for 'extra'; write echospan train fixed"
     ),
-    "train fixed --out new --stream -1": "--stream is -1; use a whole number of 0 or more",
+    "train fixed --out new --stream -1": (
+        f"{option('stream')} is -1; use a whole number of 0 or more"
+    ),
     "train fixed --out new --snapshot-seconds -1": (
         "--snapshot-seconds is -1.0; use 0 for never, or more"
     ),
@@ -316,10 +330,20 @@ ASKED = {
         "--resume goes on with what is there, and --overwrite replaces it; give one of them"
     ),
     "evaluate": NO_RUN,
-    "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
+    "evaluate run --trials 0": f"{option('trials')} is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
     "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
     "echo": NO_RUN,
+    "export -o new": NO_RUN,
+    "export run -o new --model fixed": (
+        "a run, run, and --model fixed are named; name one of them"
+    ),
+    "evaluate --model fixed --target nan": (
+        f"{option('target')} is nan; use a share between 0 and 1, such as 0.99"
+    ),
+    "evaluate --model fixed bist": (
+        "no model 'bist' is shipped; did you mean bits? use one of bits, fixed, variable"
+    ),
     "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
     "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
     "echo run --othr skip": (
@@ -351,10 +375,10 @@ ASKED = {
         "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
         "or a file in TOML"
     ),
-    "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
+    "bench --cores gru --workers 0": f"{option('workers')} is 0; use 1 or more",
     "bench --cores gru --address tcp://x:1": (
-        "--address is tcp://x:1, and loky runs on this machine alone; use --engine dask or "
-        "--engine ray with it"
+        f"{option('address')} is tcp://x:1, and loky runs on this machine alone; "
+        f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it"
     ),
     "bench --cores gru --hidden 2.5": "--hidden is 2.5; give it whole numbers, such as 20",
     "bench --cores gru --hidden=8 many": "--hidden is 8 many; give it whole numbers, such as 20",
@@ -367,13 +391,43 @@ ASKED = {
     "results store.sqlite --csv store.sqlite --overwrite": (
         "store.sqlite is the file of results itself; name another"
     ),
+    "results store.sqlite --csv run/config.json --overwrite": (
+        "run/config.json is a file of a run; name another"
+    ),
+    f"profile gru --out {'a' * 300}.svg": (
+        f"nothing can be written to {'a' * 300}.svg (File name too long); name another"
+    ),
+    "export run --format html -o run/model.safetensors --overwrite": (
+        "--out is run/model.safetensors, which is in the run that is read, run; name another place"
+    ),
+    "export run -o run --overwrite": (
+        "--out is run, which is in the run that is read, run; name another place"
+    ),
+    "echo run abc --state run/kept": (
+        "--state is run/kept, which is in the run that is read, run; name another place"
+    ),
     "results store.sqlite --status maybe": "--status is maybe; give it one of done, failed",
     "results store.sqlite --compare gru": "--compare is gru; give it 2 words",
     "results store.sqlite --json=3": (
         "echospan results has no place for '3'; write echospan results STORE"
     ),
+    "results store.sqlite --csv out --jsonl ./out": (
+        f"{option('csv')} and {option('jsonl')} are one file, out; "
+        "give each output a file of its own"
+    ),
+    "results store.sqlite --csv store.sqlite-journal": (
+        "store.sqlite-journal is the file of results itself; name another"
+    ),
+    "report store.sqlite figures/span.svg --figures figures": (
+        "the page and the figure span.svg are one file, figures/span.svg; give each output a file "
+        "of its own"
+    ),
+    "report store.sqlite --figures /proc/new": (
+        "/proc/new cannot be made (No such file or directory); "
+        f"name another with {option('figures')}"
+    ),
     "report store.sqlite --figures there.svg": (
-        "there.svg is no folder; name another with --figures"
+        f"there.svg is no folder; name another with {option('figures')}"
     ),
 }
 """What a command line that does not fit is told: a SettingError, each of them."""
@@ -494,6 +548,33 @@ REFUSALS = [
         lambda: evaluate_span(small(), deadline=math.nan),
     ),
     R(SettingError, "folder is None; give a path", lambda: load(None)),
+    R(
+        SettingError,
+        "store is 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…; "
+        "give another path (File name too long)",
+        lambda: results("a" * 300),
+    ),
+    R(
+        CoreError,
+        "state is 3; give None, or a state that this model returned",
+        lambda: load("run")(torch.ones(1, 2).long(), 3),
+    ),
+    R(
+        DelayError,
+        "delays is None, and this model is conditioned by its input; "
+        "give a tensor of delays, (batch,) or (batch, time)",
+        lambda: EchoModel(replace(SMALL, conditioning="input")).hidden(torch.ones(1, 2).long()),
+    ),
+    R(
+        DeviceError,
+        "no tensor can be made on device 'gpu' (<>); name one that PyTorch has here, such as cpu",
+        lambda: EchoTask().empty_past(2, "gpu"),
+    ),
+    R(
+        SettingError,
+        "evaluation is {}; it lacks blank_accuracy, delays, recalled_bits, span, target",
+        lambda: load("run").save_pretrained("new", evaluation={}),
+    ),
     R(
         AlphabetError,
         "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",
@@ -637,6 +718,11 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "model is 3; give a model that has test_run, such as GRUMemory(64)",
+        lambda: homework.test_model(3),
+    ),
+    R(
+        SettingError,
         "x is of the shape (2, 5) and int64; "
         "use one-hot letters (batch, time, 27), as idx_to_onehot returns them",
         lambda: homework.GRUMemory(4)(torch.ones(2, 5).long()),
@@ -745,8 +831,8 @@ REFUSALS = [
     R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
     R(
         CoreError,
-        "Locked cannot be copied (<>); "
-        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        "Locked cannot be copied (TypeError: cannot pickle '_thread.lock' object); "
+        "training and trials work on a copy: keep on the module only what copy.deepcopy can copy",
         lambda: as_core(refused.Locked()),
         "profile refused:Locked",
     ),
@@ -1983,6 +2069,21 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "pipe is no regular file; name a file, such as results.sqlite",
+        lambda: Store("pipe"),
+        "report pipe",
+        harm=lambda: os.mkfifo("pipe"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has 2 names (hard links); SQLite keeps a file whole under one name alone: "
+        "copy it, or remove the others",
+        lambda: Store("store.sqlite"),
+        "bench --cores gru --store store.sqlite",
+        harm=lambda: Path("other").hardlink_to("store.sqlite"),
+    ),
+    R(
+        StoreError,
         "no is no folder; make it, or name another",
         lambda: Store("no/s.sqlite"),
         "bench --cores gru --store no/s.sqlite",
@@ -2002,7 +2103,15 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite has version 99, newer than 2; install a newer echospan",
+        "store.sqlite is no file of results; name one that echospan bench made",
+        rows,
+        "results store.sqlite",
+        harm=database("ALTER TABLE results RENAME error TO reason"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has format 99, and this echospan reads format 3; "
+        "use the echospan that made it, or run the bench again into another file",
         rows,
         "results store.sqlite",
         harm=database("PRAGMA user_version=99"),
@@ -2017,33 +2126,58 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (all: its columns have other names); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (<>); "
+        "take a copy of the file from before, or run the bench again into another file",
         stored,
-        harm=database("ALTER TABLE results RENAME bits TO bytes"),
-        args="results store.sqlite",
+        "results store.sqlite",
+        harm=page_twice,
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: its checksum differs); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (8 results were stored, and 7 are found); "
+        "take a copy of the file from before, or run the bench again into another file",
+        stored,
+        "results store.sqlite",
+        harm=database("DELETE FROM results WHERE rowid = 3"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: its digest differs); "
+        "take a copy of the file from before, or run the bench again into another file",
         rows,
         "results store.sqlite",
-        harm=database("UPDATE results SET span = 16 WHERE seed = 0"),
+        harm=database("UPDATE results SET tries = 16 WHERE rowid = 3"),
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: 'learning_rates'); take a copy of the "
-        "file from before, or delete that row and run its cell again",
-        stored,
-        "report store.sqlite",
-        harm=no_cell,
-    ),
-    R(
-        StoreError,
-        "store.sqlite cannot be read (Too many open files); name a file that you may read",
-        lambda: Store("store.sqlite"),
+        "store.sqlite cannot be read (<>); "
+        "see that the disk has room and the file is whole and yours",
+        rows,
         under=refused.no_more_files,
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink, lambda store: store.add(LUCKLESS)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was overwritten while it was open (<>); "
+        "run the command again with a file that nothing else writes",
+        lambda: while_open(lambda path: os.truncate(path, 0)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite lacks 1 results that were stored in it; "
+        "something else has written to it: run the command again",
+        lambda: taken_out(),
     ),
     R(
         SettingError,
@@ -2080,9 +2214,9 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run exists and is no export of echospan; it is not overwritten: name another folder",
-        lambda: check_export("run", overwrite=True),
-        "export run -o run --overwrite",
+        "stopped exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("stopped", overwrite=True),
+        "export run -o stopped --overwrite",
     ),
     R(
         SettingError,
@@ -2192,11 +2326,6 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "run/model.safetensors is inside the run run; name a place outside",
-        args="export run --format html -o run/model.safetensors --overwrite",
-    ),
-    R(
-        SettingError,
         "the core tcn does not run in a page on its own; "
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
@@ -2208,6 +2337,12 @@ REFUSALS = [
         args="report empty.sqlite",
         harm=lambda: Store("empty.sqlite").close(),
     ),
+    R(
+        SettingError,
+        "pipe.csv is a pipe or a device and not a file; name a file",
+        args="results store.sqlite --csv pipe.csv --overwrite",
+        harm=lambda: os.mkfifo("pipe.csv"),
+    ),
     *(R(SettingError, said, args=asked) for asked, said in ASKED.items()),
 ]
 
@@ -2215,6 +2350,7 @@ UNREACHED = {
     ("cli/runs.py", "self._left()"): "test_run_folder.py has a disk that is full at the end",
     ("cli/runs.py", "trained and not measured"): "as above",
     ("cli/runs.py", "is trained and saved, and cannot be measured"): "as above, of memory",
+    ("cli/benches.py", "standard output could not be written"): "test_bench.py has a full one",
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",
@@ -2222,8 +2358,8 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
-"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+"""What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
 ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from echospan.errors import AlphabetError, by_caller
-from echospan.validation import shown
+from echospan.text import shown
 
 BLANK = 0
 """The id of the blank: nothing to say yet."""
@@ -63,19 +63,19 @@ class Alphabet:
         for c in self.characters:
             if c in seen:
                 raise AlphabetError(
-                    f"the alphabet {self.characters!r} has {c!r} twice",
+                    f"the alphabet {shown(self.characters)} has {c!r} twice",
                     f"give each character once, or {_names()}",
                 )
             if c == BLANK_MARK or "\ud800" <= c <= "\udfff":
                 what = "stands for a blank" if c == BLANK_MARK else "is half a character"
                 raise AlphabetError(
-                    f"the alphabet {self.characters!r} has {c!r}, which {what}",
+                    f"the alphabet {shown(self.characters)} has {c!r}, which {what}",
                     "leave it out, or give another in its place",
                 )
             seen.add(c)
         if len(seen) < 2:
             raise AlphabetError(
-                f"the alphabet {self.characters!r} has fewer than two characters",
+                f"the alphabet {shown(self.characters)} has fewer than two characters",
                 f"give at least two, or {_names()}",
             )
 
@@ -93,7 +93,7 @@ class Alphabet:
             at = ids.index(BLANK)
             c = text[at]
             lower = c.lower() in self.characters and c != c.lower()
-            hint = "write it in lower case" if lower else f"write only {self.characters!r}"
+            hint = "write it in lower case" if lower else f"write only {shown(self.characters)}"
             raise AlphabetError(
                 f"the character {c!r} at position {start + at} is not in the alphabet",
                 hint

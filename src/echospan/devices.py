@@ -12,13 +12,13 @@ def find_device(name: str) -> torch.device:
     """Return the device of that name; DeviceError where this machine does not have it."""
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.ones(1, device=device).item()  # one that only holds shapes, as meta, computes nothing
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
         there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         raise DeviceError(
             f"there is no device {name!r} here", "use one of " + ", ".join(["cpu", *there])
         ) from None
-    return device
+    return torch.device("cpu") if device.type == "cpu" else device
 
 
 @contextlib.contextmanager

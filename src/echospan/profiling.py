@@ -43,6 +43,7 @@ from echospan.probes import gradient, microseconds, probe, probed_span
 from echospan.random_streams import Purpose, check_seed, generator
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
+from echospan.text import shown
 from echospan.training import Progress, TrainingResult, train
 from echospan.validation import (
     function,
@@ -346,7 +347,7 @@ def _profile(value: Any) -> Profile:
             raise ValueError(f"seeds[{i}]: {e}") from None
     if not seeds or len({seed.seed for seed in seeds}) < len(seeds):
         raise ValueError("its seeds are not one or more, each once")
-    versions = json_fields.members(fields["versions"], (), fields["versions"])
+    versions = _any_names(fields["versions"])
     return Profile(
         name=string(fields["name"], "name"),
         symbols=symbols,
@@ -457,9 +458,7 @@ def _settings(value: Any) -> dict[str, Any]:
 
     They are not read but shown: their names may change from version to version.
     """
-    settings = json_fields.members(value, (), value)
-    if len(settings) > _MOST_SETTINGS:
-        raise ValueError(f"settings has {len(settings):,} names, more than {_MOST_SETTINGS}")
+    settings = _any_names(value)
     for name, setting in settings.items():
         string(name, "settings")
         several = type(setting) is list
@@ -469,6 +468,12 @@ def _settings(value: Any) -> dict[str, Any]:
             elif item is not None and type(item) is not bool:
                 number(item, "settings", -1e18, 1e18)
     return settings
+
+
+def _any_names(value: Any) -> dict[str, Any]:
+    if type(value) is not dict or len(value) > _MOST_SETTINGS:
+        raise ValueError(f"{shown(value)} is no object of at most {_MOST_SETTINGS} names")
+    return value
 
 
 _PROFILE_FIELDS = frozenset(Profile.__dataclass_fields__)

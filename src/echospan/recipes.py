@@ -1,5 +1,6 @@
 """What is built, how it is trained, and the recipes that have a name. Imports no torch."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,8 +14,31 @@ from echospan.validation import choice, fraction, kind, positive, share, text, w
 DECIDING = 50_000
 """Answers at every delay by which a training's target is decided, and by which it is reported."""
 
-HIGHEST_TARGET = DECIDING / (DECIDING + 1.96**2)
-"""The lower end of Wilson's 95 % interval where all of these answers are right."""
+
+def sequences(max_delay: int, trials: int, length: int | None = None) -> tuple[int, int]:
+    """Return how many sequences an evaluation reads, and of how many symbols each.
+
+    Args:
+        max_delay: The longest delay.
+        trials: The least number of answers at every delay.
+        length: Symbols of a sequence; default: twice the longest delay and 5 more.
+    """
+    steps = 2 * max_delay + 5 if length is None else length
+    return -(-trials // (steps - max_delay)), steps
+
+
+def highest_target(max_delay: int, trials: int) -> float:
+    """Return the highest target that an evaluation can show, if all of its answers are right.
+
+    That is the lower end of Wilson's 95 % interval of the answers at the longest delay, or of the
+    blanks, of which short delays have few.
+    """
+    rows, steps = sequences(max_delay, trials)
+    fewest = rows * (steps - max_delay)
+    if max_delay:
+        fewest = min(fewest, rows * max_delay * (max_delay + 1) // 2)
+    return fewest / (fewest + 1.959964**2)
+
 
 _Conditioning = Literal["readout", "input"]
 _Precision = Literal["fp32", "bf16"]
@@ -39,16 +63,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
+        max_delay = whole("max_delay", self.max_delay)
         checked: dict[str, object] = {
             "alphabet": alphabet(self.alphabet).characters,
             "core": text("core", self.core, "gru"),
             "hidden": whole("hidden", self.hidden, 1),
-            "max_delay": whole("max_delay", self.max_delay),
+            "max_delay": max_delay,
             "conditioning": choice("conditioning", self.conditioning, get_args(_Conditioning)),
         }
         if self.delay is not None:
             checked["delay"] = delay = whole("delay", self.delay)
-            checked["max_delay"] = max(delay, self.max_delay)
+            checked["max_delay"] = max(delay, max_delay)
         _set(self, checked)
 
     @property
@@ -113,12 +138,7 @@ class TrainingConfig:
                 checked[name] = whole(name, getattr(self, name), 1)
         checked |= {n: positive(n, getattr(self, n)) for n in ("seconds", "learning_rate")}
         checked |= {n: fraction(n, getattr(self, n)) for n in ("carry", "fall")}
-        if self.target > HIGHEST_TARGET:
-            raise SettingError(
-                f"{option('target')} is {self.target}, which the {DECIDING:,} answers that decide "
-                "cannot show even if all are right",
-                f"use {HIGHEST_TARGET:.4f} or less",
-            )
+        _refuse_unreachable(self.target, highest_target(0, DECIDING))
         _set(self, checked)
 
 
@@ -133,6 +153,7 @@ class Recipe:
         """Refuse what is no settings."""
         kind("model", self.model, ModelConfig, "an echospan.ModelConfig")
         kind("training", self.training, TrainingConfig, "an echospan.TrainingConfig")
+        _refuse_unreachable(self.training.target, highest_target(self.model.max_delay, DECIDING))
 
     @property
     def window(self) -> int:
@@ -158,6 +179,15 @@ class Made:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _refuse_unreachable(target: float, highest: float) -> None:
+    if target > highest:
+        raise SettingError(
+            f"{option('target')} is {target}, which the {DECIDING:,} answers that decide cannot "
+            "show even if all are right",
+            f"use {math.floor(1e4 * highest) / 1e4} or less",
+        )
 
 
 def _set(settings: Any, checked: Mapping[str, object]) -> None:

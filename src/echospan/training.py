@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,6 +180,8 @@ def train(
     kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
     function("on_progress", on_progress, "its progress")
     function("on_snapshot", on_snapshot, "a snapshot")
+    if resume is not None:
+        kind("resume", resume, Snapshot, "the snapshot that on_snapshot was called with")
     deadline = moment("deadline", deadline)
     snapshot_seconds = a_number(
         "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
@@ -224,7 +226,7 @@ def check_steps(model: EchoModel, recipe: Recipe) -> None:
     delays = torch.zeros(TRIAL_ROWS, dtype=torch.long, device=device)
 
     def steps(precision: str) -> None:
-        asked = _Asked(cast(EchoModel, copy_module(model)), precision)
+        asked = _Asked(copy_module(model), precision)
         learning = [p for p in asked.parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(learning) if learning else None
         state: State = None

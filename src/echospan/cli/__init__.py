@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan import signals
+from echospan import __version__, signals
 from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
@@ -72,6 +72,9 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     if name in COMMANDS:
         settings, shape, _ = COMMANDS[name]
         return name, parse(settings, args[1:], f"echospan {name}", shape)
+    if name == "--version":
+        print(f"echospan {__version__}")
+        sys.exit(0)
     if args and name not in ("-h", "--help"):
         raise SettingError(
             f"there is no command {name!r}",
@@ -80,7 +83,8 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     print(
         f"usage: echospan {{{','.join(COMMANDS)}}} …\n\n"
         + "".join(f"  {n + ' ' + shape:28}{c.__doc__}\n" for n, (c, shape, _) in COMMANDS.items())
-        + "\nechospan COMMAND --help lists the settings of a command.",
+        + "\nechospan COMMAND --help lists the settings of a command; echospan --version says "
+        "which one this is.",
         file=sys.stdout if args else sys.stderr,
     )
     sys.exit(0 if args else 2)

@@ -30,6 +30,7 @@ from echospan import __version__
 from echospan.alphabet import NAMED, alphabet
 from echospan.errors import EchospanError, SettingError, by_caller, nearest, option
 from echospan.json_fields import document, members
+from echospan.random_streams import check_seed
 from echospan.text import plain, shown
 
 MOST_CELLS = 100_000
@@ -68,8 +69,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "max_delay": (0, MAX_DELAY),
     "symbols": (1, _LARGEST),
     "seconds": (1e-9, 1e9),
-    "seeds": (0, _LARGEST),
-    "seed": (0, _LARGEST),
     "learning_rates": (5e-324, sys.float_info.max),
     "batch": (1, _LARGEST),
     "at": (1e-9, 1 - 1e-9),
@@ -92,6 +91,8 @@ def _number(name: str, value: Any) -> int | float:
 
     Raises SettingError for another type, or a number out of range.
     """
+    if name in ("seed", "seeds"):
+        return check_seed(value, name)
     low, high = _BOUNDS[name]
     whole = name not in _FRACTIONS
     number: int | float | None = None
@@ -233,7 +234,7 @@ class Cell:
         Raises SettingError for anything else.
         """
         try:
-            return cls(**members(document(text), _DEFAULTS))
+            return cls(**members(document(text), _DEFAULTS.keys()))
         except ValueError as e:  # a SettingError is one
             raise SettingError(
                 f"this is no cell of a bench ({e})", "give what Cell.to_json wrote"

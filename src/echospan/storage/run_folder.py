@@ -9,14 +9,16 @@ from typing import Any
 
 from echospan.storage.folder import COMMIT, LOCK, Layout, digest, is_empty, read_regular
 
+MANIFEST = "config.json"
+
 SNAPSHOTS = ("resume.safetensors", "resume.before.safetensors")
 """The newest snapshot of a training and the one before it."""
 
+_NAMES = (MANIFEST, "model.safetensors", "evaluation.json", "history.jsonl")
+"""Files whose names mean something in a run folder."""
+
 _MARK = b'"echospan"'
 """The key under which every JSON file of ours, and the header of a snapshot, names our version."""
-
-
-MANIFEST = "config.json"
 
 
 def _owned(folder: Path) -> dict[str, str] | None:
@@ -75,6 +77,13 @@ def inspect(folder: Path) -> RunState:
     if LOCK in names or is_empty(folder):
         return RunState.EMPTY
     return RunState.FOREIGN
+
+
+def names_of_run(folder: Path) -> set[str]:
+    """Return the names that belong to the run in a folder; none where there is no run."""
+    if inspect(folder) in (RunState.ABSENT, RunState.EMPTY, RunState.FOREIGN):
+        return set()
+    return {*(RUN.owned(folder) or ()), *SNAPSHOTS, *_NAMES}
 
 
 def is_snapshot(path: Path) -> bool:

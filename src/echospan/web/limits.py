@@ -34,7 +34,9 @@ class Limits:
     visitors: int = 2_000
     """Connections whose WebSocket is open."""
     unfinished: int = 512
-    """All other connections: request incomplete, refused or closing. The oldest is dropped."""
+    """Room that visitors leave for other connections: request incomplete, refused or closing."""
+    young: float = 1.0
+    """Seconds that such a connection has before it may be dropped for the room of a new one."""
     kept: int = 500
     """Sessions without a connection; the oldest is dropped."""
     seconds_kept: float = 600.0
@@ -60,8 +62,15 @@ class Limits:
     read nothing while something is waiting for it."""
     closing: float = 2.0
     """Seconds that a peer is given to close after it was told why."""
+    discarded: int = 8_388_608
+    """Bytes of a peer that are thrown away while it is given the time to close."""
     ping: float = 20.0
     """Seconds between pings. A peer that sends nothing at all between two is gone."""
+
+    @property
+    def connections(self) -> int:
+        """Connections of all kinds together."""
+        return self.visitors + self.unfinished
 
 
 def within(limits: Limits, descriptors: int | None) -> Limits:
@@ -71,7 +80,7 @@ def within(limits: Limits, descriptors: int | None) -> Limits:
         limits: The limits wanted.
         descriptors: File descriptors that connections may take; None where there is no limit.
     """
-    if descriptors is None or limits.visitors + limits.unfinished <= descriptors:
+    if descriptors is None or limits.connections <= descriptors:
         return limits
     unfinished = min(limits.unfinished, max(1, descriptors // 4))
     visitors = max(1, min(limits.visitors, descriptors - unfinished))
@@ -96,7 +105,7 @@ def raise_descriptors(limits: Limits) -> None:
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.visitors + limits.unfinished + _open_descriptors() + RESERVE
+    wanted = limits.connections + _open_descriptors() + RESERVE
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

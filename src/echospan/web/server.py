@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,9 @@ from echospan.web.wire import (
     read_push,
     welcome,
 )
+
+BACKLOG = 4_096
+"""Connections that the system may keep waiting; Linux has no more by default."""
 
 ACCEPTED = 32
 """Connections accepted in one turn of the event loop."""
@@ -68,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
-            listening.listen(1024)
+            listening.listen(BACKLOG)
         except BaseException:
             listening.close()
             raise
@@ -156,9 +160,10 @@ class Server:
     """The page and its WebSockets, from `run` until `stop`.
 
     Every connection is in one of two places. `visitors` are open WebSockets. `others` are all that
-    have not finished a request, were refused, or are closing. Each place has a limit of its own:
-    beyond the first, a WebSocket is closed with 1013; beyond the second, the oldest connection is
-    dropped. So connections that never say anything do not keep a page from opening.
+    have not finished a request, were refused, or are closing; some room is always left for them.
+    Beyond the limit of visitors a WebSocket is closed with 1013. Where there is no room for a new
+    connection, the oldest of the others is dropped, once it has had the time to say something. So
+    connections that never do keep no page from opening.
     """
 
     def __init__(
@@ -178,7 +183,7 @@ class Server:
         self.limits = within(limits or Limits(), free_descriptors())
         self.host = Host(models, self.limits)
         self.visitors: set[Connection] = set()
-        self.others: dict[Connection, None] = {}
+        self.others: dict[Connection, float] = {}  # since when; the oldest stands first
         self.started = threading.Event()
         self._guard, self._files = Guard(names), files()
         self._total = Bucket(self.limits.total_rate, self.limits.total_rate)
@@ -221,6 +226,7 @@ class Server:
         while True:
             try:
                 for _ in range(ACCEPTED):
+                    await self._room()
                     accepted, _ = await loop.sock_accept(listening)
                     self._begin(accepted)
             except OSError as e:
@@ -231,7 +237,7 @@ class Server:
 
     def _begin(self, accepted: socket.socket) -> None:
         connection = Connection(self, self.limits, self._total)
-        self._put_aside(connection)
+        self.others[connection] = time.monotonic()
         self._start(self._connect(accepted, connection))
 
     async def _connect(self, accepted: socket.socket, connection: Connection) -> None:
@@ -242,23 +248,26 @@ class Server:
             accepted.close()
             self.lost(connection)
 
-    def _put_aside(self, connection: Connection) -> None:
-        """Put a connection among the others, in the place of the oldest if there are too many."""
-        if len(self.others) >= self.limits.unfinished:
-            self._drop_oldest()
-        self.others[connection] = None
+    async def _room(self) -> None:
+        """Return once another connection may be accepted; the rest waits in the system's queue."""
+        while len(self.visitors) + len(self.others) >= self.limits.connections:
+            left = next(iter(self.others.values())) + self.limits.young - time.monotonic()
+            if left <= 0:
+                self._drop_oldest()
+            else:
+                await asyncio.sleep(min(left, 0.01))  # some may leave earlier
 
     def _drop_oldest(self) -> None:
         oldest = next(iter(self.others), None)
         if oldest is not None:
             del self.others[oldest]
-            oldest.abort()
+            oldest.drop("the server is full: come later")
 
     def closing(self, connection: Connection) -> None:
         """Let another visitor in."""
         if connection in self.visitors:
             self.visitors.remove(connection)
-            self._put_aside(connection)
+            self.others[connection] = time.monotonic()
 
     def lost(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -270,13 +279,13 @@ class Server:
             connection.close(ENDING, "the server has ended")
         for connection in tuple(self.others):
             if connection.state is State.REQUEST:
-                connection.abort()
+                connection.drop("the server has ended")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 while self.others:
                     await asyncio.sleep(0.01)
         for connection in tuple(self.others):
-            connection.abort()
+            connection.drop("the server has ended")
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
