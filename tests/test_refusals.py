@@ -2233,7 +2233,7 @@ REFUSALS = [
     ),
     R(
         CoreError,
-        "the core gru cannot be traced into a graph (<>linalg_matrix_exp<>); "
+        "the core Exponential cannot be traced into a graph (<>linalg_matrix_exp<>); "
         "stream it with echospan.Stream, or write its step without what ONNX lacks",
         lambda: export_onnx(test_export.a_model_of(test_export.Exponential()), "new"),
     ),

@@ -11,7 +11,6 @@ under `echospan`.
 """
 
 import contextlib
-import copy
 import dataclasses
 import io
 import json
@@ -20,15 +19,25 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from echospan import __version__
-from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
+from echospan.cores import State, batch_dim, copy_module, map_state, tensors
+from echospan.devices import standard_modes
+from echospan.errors import (
+    CoreError,
+    EchospanError,
+    ExportError,
+    RunError,
+    SettingError,
+    first_line,
+    option,
+)
 from echospan.model import EchoModel
+from echospan.output import muted
 from echospan.packing import pack as pack
 from echospan.random_streams import Purpose, python_random
 from echospan.steps import plain_step
@@ -101,11 +110,13 @@ def export_onnx(model: EchoModel, folder: str | Path, *, overwrite: bool = False
         check_export(path, overwrite)
 
     with claim(path, "echospan export", check) as claimed:
-        _needs()
-        model = copy.deepcopy(model).cpu().float().eval()
-        graphs = trace(model)
-        parity = verify(model, graphs)
-        told = _told(model) | {"parity": dataclasses.asdict(parity)}
+        # Exporter and runtime write graphs and warnings of their own, a layer what it likes.
+        with standard_modes(), muted():
+            _needs()
+            model = cast(EchoModel, copy_module(model)).cpu().float().eval()
+            graphs = trace(model)
+            parity = verify(model, graphs)
+            told = _told(model) | {"parity": dataclasses.asdict(parity)}
         import onnx
 
         for graph in (graphs.full, graphs.step):
@@ -230,10 +241,12 @@ def _trace(model: EchoModel, one_step: bool) -> "onnx.ModelProto":
                 # The newer exporter writes out a loop over time once a process, and then no more.
                 dynamo=False,
             )
-    except (RuntimeError, TypeError, ValueError) as e:
+    except EchospanError:
+        raise
+    except Exception as e:  # of exporter and layer alike
         reason = first_line(e) or type(e).__name__
         raise CoreError(
-            f"the core {model.config.core} cannot be traced into a graph ({reason})",
+            f"the core {model.core_name} cannot be traced into a graph ({reason})",
             "stream it with echospan.Stream, or write its step without what ONNX lacks",
         ) from None
     return onnx.load_model_from_string(made.getvalue())
@@ -297,7 +310,7 @@ def _told(model: EchoModel) -> dict[str, Any]:
         "max_delay": model.max_delay,
         "delay": model.check_delay(None),
         "conditioning": model.config.conditioning,
-        "core": model.config.core,
+        "core": model.core_name,
         "states": [
             {"input": i, "output": o, "shape": [*shape[:rows], "batch", *shape[rows + 1 :]]}
             for i, o, shape in zip(before, after, shapes, strict=True)

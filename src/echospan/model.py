@@ -110,6 +110,10 @@ class EchoModel(Pretrained, nn.Module):
         symbols = len(self.alphabet) + 1
         self.by_input = config.conditioning == "input"
         extra = 16 if self.by_input else 0
+        self.core_name = (
+            config.core if core is None else type(getattr(core, "module", core)).__name__
+        )
+        """What the core is called in messages and in what is exported."""
         if core is None:
             with float32_by_default():
                 core = make_core(config.core, symbols + extra, config.hidden)
