@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -204,7 +205,7 @@ def without_a_server():
     for name in ours:
         del sys.modules[name]
     try:
-        with without("starlette"):
+        with without("websockets"):
             yield
     finally:
         sys.modules.update(ours)
@@ -268,31 +269,56 @@ class HalfRemembers(nn.Module):
         return torch.stack(out, 1)
 
 
-class Tires:
-    """Counts, where nobody looks."""
-
-    def __init__(self, calls):
-        self.left = calls
-
-
 class TiresOut(nn.Module):
-    """Answers so many times as it should, and after that in another way."""
+    """Answers so many times as it should, and after that in another way; its class counts."""
+
+    left = 0
 
     def __init__(self, calls):
         super().__init__()
-        self.w, self.tires = nn.Linear(4, 8), Tires(calls)
+        self.w = nn.Linear(4, 8)
+        type(self).left = calls
+
+    def tired(self):
+        type(self).left -= 1
+        return self.left < 0
 
     def forward(self, x):
-        self.tires.left -= 1
-        return self.w(x) + (self.tires.left < 0)
+        return self.w(x) + self.tired()
 
 
 class WritesLater(TiresOut):
     """Leaves its input alone so many times, and no more."""
 
     def forward(self, x):
-        self.tires.left -= 1
-        return self.w(x.add_(1) if self.tires.left < 0 else x)
+        return self.w(x.add_(1) if self.tired() else x)
+
+
+class Shortens(nn.Module):
+    """Leaves out what comes after 300 steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 8, batch_first=True)
+
+    def forward(self, x, state=None):
+        return self.gru(x[:, :300], state)
+
+
+class OfThreeRows(nn.Module):
+    """Keeps a state of three rows, from the beginning."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.h = nn.GRUCell(4, 8), torch.zeros(3, 8)
+
+    def forward(self, x):
+        h, out = self.h, []
+        for v in x.unbind(1):
+            h = self.cell(v, h)
+            out.append(h)
+        self.h = h
+        return torch.stack(out, 1)
 
 
 class GrowsState(nn.Module):
@@ -404,6 +430,107 @@ class Shared(Sound):
 
 fixed = nn.GRU(16, 16, batch_first=True)
 number = 3
+
+
+class Float32Alone(nn.GRU):
+    """Fails where autocast is on, as some operations do on some processors."""
+
+    def __init__(self, features, hidden):
+        super().__init__(features, hidden, batch_first=True)
+
+    def forward(self, x, state=None):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("no such instructions\nat all")
+        return super().forward(x, state)
+
+
+class Short(Float32Alone):
+    """Takes seven steps at once."""
+
+    def forward(self, x, state=None):
+        if x.shape[1] > 7:
+            raise IndexError("at most 7")
+        return super().forward(x, state)
+
+
+def without_gradients():
+    with torch.inference_mode():
+        return nn.GRU(4, 8, batch_first=True)
+
+
+class Window(nn.Module):
+    """Sees its last three inputs, and keeps no state."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv1d(width, width, 3)
+
+    def forward(self, x):
+        return self.conv(nn.functional.pad(x.mT, (2, 0))).mT
+
+
+class Positions(nn.Module):
+    """Sums what it reads and adds one of 40 positions; its state says at which it is."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table = nn.Embedding(40, width)
+
+    def forward(self, x, state=None):
+        total, at = state if state is not None else (x.new_zeros(x[:, 0].shape), x[:, 0, :1] * 0)
+        places = at.long() + torch.arange(x.shape[1])
+        y = total[:, None] + x.cumsum(1)
+        return y + self.table(places), (y[:, -1], at + x.shape[1])
+
+
+def forty(hidden):
+    return Positions(hidden)
+
+
+class Weary(Sound):
+    """Raises after some steps of training."""
+
+    learnt: ClassVar[list[int]] = []
+
+    def forward(self, x, state=None):
+        if self.training and torch.is_grad_enabled():
+            self.learnt.append(1)
+        if len(self.learnt) > 20:
+            raise RuntimeError("tired")
+        return super().forward(x, state)
+
+
+def weary(hidden):
+    return Weary(hidden, hidden)
+
+
+def unsized(n_heads=4):
+    """Says nothing of its width."""
+    return nn.GRU(16, 16, batch_first=True)
+
+
+def refuses_every_width(hidden=None):
+    """Can be built at its own width alone."""
+    assert hidden is None, "its own alone"
+    return nn.GRU(5, 5, batch_first=True)
+
+
+@dataclass
+class Configuration:
+    """What some models are made of."""
+
+    width: int = 4
+
+
+def configured(config: Configuration):
+    """Takes its width in an object."""
+    return nn.GRU(config.width, config.width)
+
+
+def headed(hidden):
+    """Has four heads, which its width must hold alike."""
+    assert hidden % 4 == 0, "no heads"
+    return nn.GRU(hidden, hidden, batch_first=True)
 
 
 def three(a, b, c):

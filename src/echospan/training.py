@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from echospan.checkpoint import Snapshot
-from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.devices import find_device
-from echospan.errors import DivergenceError, RunError, first_line
+from echospan.cores import State, batch_dim, copy_module, map_state, tensors
+from echospan.devices import find_device, standard_modes
+from echospan.errors import (
+    CoreError,
+    DeviceError,
+    DivergenceError,
+    EchospanError,
+    RunError,
+    first_line,
+    option,
+)
 from echospan.evaluation import DelayRecall, Evaluation, measure, versions
 from echospan.memory import check_training_memory, memory_checked
 from echospan.model import EchoModel
@@ -172,15 +180,21 @@ def train(
     kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
     function("on_progress", on_progress, "its progress")
     function("on_snapshot", on_snapshot, "a snapshot")
+    if resume is not None:
+        kind("resume", resume, Snapshot, "the snapshot that on_snapshot was called with")
     deadline = moment("deadline", deadline)
     snapshot_seconds = a_number(
         "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
     )
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    torch.optim.Adam([torch.zeros(1, requires_grad=True, device="cpu")])
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), memory_checked():
+    with (
+        standard_modes(device),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        memory_checked(),
+    ):
         check_training_memory(recipe, core, group.size)
         set_global(Purpose.TRAINING, recipe.training.seed)
         start = time.perf_counter()
@@ -188,6 +202,65 @@ def train(
         if resume is not None:
             training.restore(resume)
         return training.run(start, deadline, on_progress, on_snapshot, snapshot_seconds)
+
+
+TRIAL_ROWS = 2
+"""Rows of the steps that are tried before a training: as long as its own, and cheaper."""
+
+
+def check_steps(model: EchoModel, recipe: Recipe) -> None:
+    """Take two steps of a training on a copy, the second one from the state of the first.
+
+    Raises:
+        DeviceError: They fail in the precision asked for, and not in float32.
+        CoreError: They fail in float32 too, or the model cannot be trained at all.
+    """
+    name = type(getattr(model.core, "module", model.core)).__name__
+    if any(p.is_inference() for p in model.parameters()):
+        raise CoreError(
+            f"{name} was made within torch.inference_mode(), so it has no gradients",
+            "make it outside, or train a copy: copy.deepcopy(core), outside",
+        )
+    config, device = recipe.training, model.readouts.weight.device
+    task = EchoTask(len(model.alphabet), model.max_delay)
+    delays = torch.zeros(TRIAL_ROWS, dtype=torch.long, device=device)
+
+    def steps(precision: str) -> None:
+        asked = _Asked(copy_module(model), precision)
+        learning = [p for p in asked.parameters() if p.requires_grad]
+        optimiser = torch.optim.Adam(learning) if learning else None
+        state: State = None
+        stream = torch.Generator(device).manual_seed(0)
+        for _ in range(2 if config.carry else 1):
+            symbols, targets = task.batch(TRIAL_ROWS, recipe.window, stream)
+            if model.by_input:
+                targets = targets[..., :1]
+            loss, state = asked(symbols, state, delays, targets, None)
+            state = map_state(Tensor.detach, state)
+            if optimiser is not None:
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            steps(config.precision)
+        except EchospanError:
+            raise
+        except Exception as failure:
+            said = f"{type(failure).__name__}: {first_line(failure)}"
+            try:
+                steps("fp32")
+            except Exception:
+                raise CoreError(
+                    f"{name} cannot be trained ({said})",
+                    "try it yourself, in train() and with backward(), on sequences of "
+                    f"{recipe.window} steps",
+                ) from failure
+            raise DeviceError(
+                f"{machine(device)} cannot train {name} in {config.precision} ({said})",
+                f"use {option('precision', 'fp32')}",
+            ) from failure
 
 
 class _Training:
@@ -200,6 +273,9 @@ class _Training:
         self.recipe, self.config, self.device, self.group = recipe, config, device, group
         self.rows = group.rows(config.batch)
         self.model = EchoModel(recipe.model, core).to(device).train()
+        trying = time.perf_counter()
+        check_steps(self.model, recipe)
+        self.aside = time.perf_counter() - trying
         self.asked = group.spread(_Asked(self.model, config.precision), device)
         if not group.first:
             set_global(Purpose.REPLICA, config.seed, group.rank)  # layers draw for other rows
@@ -222,11 +298,13 @@ class _Training:
         self.to_target: float | None = None
         self.rate = self.polished_from = 0.5 * config.learning_rate
         self.a_step = config.batch * recipe.window
-        self.step, self.check_at, self.last_step = 0, 20, config.steps
+        self.budget_steps = config.steps
         if config.symbols:
-            self.last_step = min(self.last_step, math.ceil(config.symbols / self.a_step))
-        self.before, self.aside = 0.0, 0.0
-        """Seconds of training before this process, and what was no training in it."""
+            self.budget_steps = min(config.steps, math.ceil(config.symbols / self.a_step))
+        self.step, self.check_at, self.last_step = 0, 20, self.budget_steps
+        self.polishing = False
+        self.before = 0.0
+        """Seconds of training before this process; `aside`: what was no training in it."""
 
     def run(
         self,
@@ -280,7 +358,7 @@ class _Training:
     def learn(self, left: float) -> None:
         """One step of the optimiser, with `left` of the budget left."""
         config, model, task, generator = self.config, self.model, self.task, self.generator
-        if self.to_target is not None:
+        if self.polishing:
             self.rate = self.polished_from * (self.last_step - self.step) / config.polish
         else:
             # The loss is the clock: one schedule for every size, delay and alphabet.
@@ -290,7 +368,10 @@ class _Training:
                 self.rate *= left / config.fall
         for slot in self.optimiser.param_groups:
             slot["lr"] = self.rate
-        keep = torch.rand(config.batch, generator=generator, device=self.device) < config.carry
+        drawn = torch.rand(
+            config.batch, generator=generator, device=self.device, dtype=torch.float32
+        )
+        keep = drawn < config.carry
         if not getattr(model.core, "zeros_are_empty", True):
             keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
         if self.state is not None:
@@ -336,21 +417,30 @@ class _Training:
         config, model, asked = self.config, self.model, self.recipe.model.asked
         # Where many delays are asked, looking costs more than learning: look less often.
         rest = 40 if model.max_delay <= 32 else 8
-        self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
-        # A glance decides whether a look worth an interval is due.
+        self.check_at = self.step + max(200 if self.polishing else 10, self.step // rest)
+        # A short evaluation decides whether one that is worth an interval is due.
         seen = measure(model, generator(Purpose.STOPPING, config.seed, _QUICK), trials=2_000)
         worst = min(seen.delays[d].recall for d in asked)
+        blanks = 1.0 if seen.blank_accuracy is None else seen.blank_accuracy
+        undecided = self.to_target is None and worst >= config.target
+        # Recall alone begins the polish; without one, only recall and blanks decide anything.
+        undecided &= blanks >= config.target or (config.polish > 0 and not self.polishing)
         now = time.perf_counter()
         # Within a deadline no look may cut short the end of training, where the rate falls.
         affordable = 8 * 25 * (now - looking) < deadline - now
-        if self.to_target is None and worst >= config.target and affordable:
+        if undecided and affordable:
             seen = measure(model, generator(Purpose.STOPPING, config.seed, _SURE), trials=DECIDING)
-        if self.to_target is None and seen.reached(asked, config.target):
-            self.to_target = seconds
+        if not self.polishing and seen.recalled(asked, config.target):
+            self.polishing = True
             # A rate that has begun to fall falls on: a jump up undoes what was reached.
             if config.fall:
                 self.polished_from = min(self.polished_from, self.rate)
             self.last_step = min(self.last_step, self.step + config.polish)
+        if self.to_target is None and seen.reached(asked, config.target):
+            self.to_target = seconds
+        if self.polishing and self.to_target is None and self.step >= self.last_step:
+            # Blanks are rarer than symbols and may come later: go on, within the budget.
+            self.polishing, self.last_step = False, self.budget_steps
         used = max(seconds / config.seconds, self.step / self.last_step)
         reached = self.to_target is not None
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
@@ -449,7 +539,7 @@ class _Training:
 
 _FACTS = (
     *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
-    "polished_from",
+    *("polished_from", "polishing"),
 )
 """The numbers of a training that are no tensors."""
 

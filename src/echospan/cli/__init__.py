@@ -11,11 +11,12 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from echospan import signals
+from echospan import __version__, signals
 from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
 from echospan.recipes import BY_INPUT, RECIPES
+from echospan.text import plain
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "train": (runs.Train, f"{{{','.join(RECIPES)}}}", runs.train),
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         # Under torchrun every process sees what is wrong with the request: one says it.
         another = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
         if not (another and isinstance(e, _SEEN_BY_ALL)):
-            print(f"echospan: {e.command_line()}", file=sys.stderr)
+            print(f"echospan: {plain(e.command_line(), 2_000)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads our answers has seen enough; nothing is left to say, at exit neither.
@@ -71,6 +72,9 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     if name in COMMANDS:
         settings, shape, _ = COMMANDS[name]
         return name, parse(settings, args[1:], f"echospan {name}", shape)
+    if name == "--version":
+        print(f"echospan {__version__}")
+        sys.exit(0)
     if args and name not in ("-h", "--help"):
         raise SettingError(
             f"there is no command {name!r}",
@@ -79,7 +83,8 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     print(
         f"usage: echospan {{{','.join(COMMANDS)}}} …\n\n"
         + "".join(f"  {n + ' ' + shape:28}{c.__doc__}\n" for n, (c, shape, _) in COMMANDS.items())
-        + "\nechospan COMMAND --help lists the settings of a command.",
+        + "\nechospan COMMAND --help lists the settings of a command; echospan --version says "
+        "which one this is.",
         file=sys.stdout if args else sys.stderr,
     )
     sys.exit(0 if args else 2)

@@ -1,6 +1,7 @@
 """Where a run is read from, and what may be written where."""
 
 import errno
+import os
 from pathlib import Path
 
 from echospan import shipping
@@ -19,6 +20,26 @@ def there(run: str | Path) -> Path:
             f"name one, or take the model of that name that is shipped with --model {run}",
         )
     return Path(run)
+
+
+def one_folder(run: str | Path | None, model: str | None) -> tuple[str, Path]:
+    """Return the name and the folder of a run, or of a model that is shipped, where one is named.
+
+    Raises SettingError where both are named, or none.
+    """
+    if run is not None and model is not None:
+        raise SettingError(f"a run, {run}, and --model {model} are named", "name one of them")
+    if model is not None:
+        return model, shipping.folder(model)
+    if run is None:
+        raise SettingError("no run folder is named", NAME_ONE)
+    return printable(Path(run).resolve().name), there(run)
+
+
+def printable(path: str | Path) -> str:
+    """Return a path as text that can be printed: what is no UTF-8, or no character, is replaced."""
+    text = os.fsencode(path).decode(errors="replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def free(path: Path, overwrite: bool) -> None:

@@ -21,9 +21,11 @@ from echospan import shipping
 from echospan.alphabet import BLANK_MARK
 from echospan.cli.places import NAME_ONE, apart, there
 from echospan.errors import RunError, SettingError
-from echospan.random_streams import Purpose, python_random
-from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.random_streams import Purpose, check_seed, python_random
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig, highest_target
 from echospan.signals import interrupted_by, raised_by
+from echospan.text import literal, percent, plain
+from echospan.validation import share, whole
 
 # torch takes over a second to import: only what needs it does so, inside.
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class Evaluate:
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """The run folders; several make one table, a line each."""
-    model: str | None = None
-    """One that is shipped, among them: fixed, variable or bits."""
+    model: tuple[str, ...] = ()
+    """Models that are shipped, beside the runs: fixed, variable, bits."""
     trials: int = 20_000
     """Answers at every delay, at least."""
     stream: int = 0
@@ -70,7 +72,8 @@ class Evaluate:
     seed: int = 1
     """Names the random stream."""
     target: float = 0.99
-    """Exit 0 where every delay asked for has this as its interval's lower end, 1 otherwise."""
+    """Exit 0 where every delay asked for, and the blanks, have this as their interval's lower end,
+    1 otherwise."""
     device: str = "cpu"
     """Where it is measured: cpu, cuda, cuda:1, …"""
     json: bool = False
@@ -108,9 +111,7 @@ def _measure(
     from echospan.evaluation import evaluate as measured
     from echospan.evaluation import length_recall, stream_errors
 
-    for flag, value, least in (("--stream", stream, 0), ("--trials", trials, 1)):
-        if value < least:
-            raise SettingError(f"{flag} is {value}", f"use a whole number of {least} or more")
+    stream, trials = whole("stream", stream), whole("trials", trials, 1)
     evaluation = measured(model, trials=trials, seed=seed)
     streamed = None
     if stream and time.perf_counter() < deadline:
@@ -137,23 +138,12 @@ _MEASURING_SECONDS = 60.0
 longer sequences are not begun any more: long delays take minutes."""
 
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-_NEVER = 1e12
-"""Seconds between snapshots where none is wanted but the one at the end."""
-
-_MEASURING_SECONDS = 60.0
-"""Seconds of measuring, or the training's budget where that is longer, after which the stream and
-longer sequences are not begun any more: long delays take minutes."""
-
-
 def train(command: Train) -> int:
     """Exit 0: the target is reached; 1: it is not. Under torchrun, the first process tells."""
     from echospan.parallel import joined, told_by_torchrun
     from echospan.training import train as trained
 
-    if command.stream < 0:
-        raise SettingError(f"--stream is {command.stream}", "use a whole number of 0 or more")
+    whole("stream", command.stream)
     if not 0 <= command.snapshot_seconds < float("inf"):
         raise SettingError(
             f"--snapshot-seconds is {command.snapshot_seconds}", "use 0 for never, or more"
@@ -442,6 +432,9 @@ def _watching(name: str, recipe: Recipe) -> Iterator[Callable[["Progress"], None
         recall = [p.evaluation.delays[d].recall for d in asked]
         worst = min(range(len(asked)), key=recall.__getitem__)
         at = f"recall {recall[worst]:.1%} at delay {asked[worst]}"
+        blanks = p.evaluation.blank_accuracy
+        if blanks is not None and blanks < recipe.training.target:
+            at += f", blanks {blanks:.1%}"
         return sum(r >= recipe.training.target for r in recall), at
 
     def line(p: "Progress") -> None:
@@ -480,21 +473,28 @@ def evaluate(command: Evaluate) -> int:
     from echospan.devices import find_device
     from echospan.evaluation import as_report
 
-    device = find_device(command.device)
+    device, target = find_device(command.device), share("target", command.target)
+    check_seed(command.seed)
     folders = [(str(run), there(run)) for run in command.runs]
-    if command.model is not None:
-        folders.append((command.model, shipping.folder(command.model)))
+    folders += [(name, shipping.folder(name)) for name in command.model]
     if not folders:
         raise SettingError("no run folder is named", NAME_ONE)
     loaded = [(run, load_recipe(folder)) for run, folder in folders]
     reports = []
     for run, (model, recipe) in loaded:
+        highest = highest_target(model.max_delay, whole("trials", command.trials, 1))
+        if target > highest:
+            print(
+                f"echospan: {plain(run)} cannot reach {percent(target)}: its {command.trials} "
+                f"answers, if all are right, show {percent(highest)}; use more --trials",
+                file=sys.stderr,
+            )
         evaluation, more = _measure(
             model.to(device), command.stream, command.trials, command.seed, recipe.window
         )
         reports.append(
             {"run": run, "seed": command.seed, "settings": dataclasses.asdict(recipe)}
-            | as_report(model, evaluation, command.target, more)
+            | as_report(model, evaluation, target, more)
         )
     if len(reports) == 1:
         _show(reports[0], command.json)
@@ -512,7 +512,7 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=report["run"])
+    table = Table(title=literal(report["run"]))
     for column in ("delay", "recall", "95 % interval", "bits"):
         table.add_column(column, justify="right")
     if report["stream"]:
@@ -533,18 +533,41 @@ def _show(report: dict[str, Any], as_json: bool) -> None:
     console.print(
         f"span {report['span']}, recalled bits {report['recalled_bits']:.1f}"
         + (f", blanks {blanks:.2%}" if blanks is not None else "")
+        + (" (the target counts them)" if _blanks_alone_fall_short(report) else "")
         + (f", stream of {report['stream']['symbols']:,} symbols" if report["stream"] else "")
     )
     if report["assignment_grader"] is not None:
         console.print(f"the assignment's grader {report['assignment_grader']:.4f}")
-    lengths = ", ".join(f"{m['length']}: {min(m['recall']):.2%}" for m in report["lengths"])
+    asked = _asked(report)
+    lengths = ", ".join(
+        f"{m['length']}: {min(m['recall'][d] for d in asked):.2%}" for m in report["lengths"]
+    )
     console.print(f"lowest recall by length of the sequence {lengths}")
-    if "steps" in report:
+    target = f"target {percent(report['target'])} "
+    if "steps" not in report:
+        console.print(target + ("reached" if report["reached"] else "not reached"))
+    else:
         at = report["seconds_to_target"]
         console.print(
-            (f"target {report['target']:.0%} reached in {at:.2f} s" if at else "target not reached")
+            (target + f"reached in {at:.2f} s" if at else "target not reached")
             + f"; {report['seconds']:.2f} s, {report['steps']} steps in all"
         )
+    if sentence := _short_beyond(report):
+        console.print(sentence)
+
+
+def _short_beyond(report: dict[str, Any]) -> str:
+    """Return what counts where the target is reached, and not in longer sequences; '' elsewhere."""
+    if not report["reached"] or report["reached_beyond"] is not False:
+        return ""
+    asked = _asked(report)
+    low, length = min(
+        (m["low"][d], m["length"]) for m in report["lengths"] if m["times"] > 1 for d in asked
+    )
+    return (
+        f"the target counts the table above, sequences of {report['length']} symbols; in longer "
+        f"ones it is not reached: recall's interval begins at {low:.2%} at {length} symbols"
+    )
 
 
 def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
@@ -563,8 +586,8 @@ def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
         delays = [r["delays"][d] for d in _asked(r)]
         worst = min(delays, key=operator.itemgetter("recall"))
         blanks = r["blank_accuracy"]
-        row = [
-            r["run"],
+        row: list[Any] = [
+            literal(r["run"]),
             str(delays[0]["delay"]) + (f"–{delays[-1]['delay']}" if len(delays) > 1 else ""),
             f"{worst['recall']:.2%}",
             f"{worst['low']:.2%}",
@@ -585,6 +608,15 @@ def _show_side_by_side(reports: list[dict[str, Any]]) -> None:
         "recall: lowest of the delays, on fresh data; at least: lower end of its 95 %\n"
         "interval; wrong/M: in a million symbols never reset; grader: the assignment's"
     )
+    for r in reports:
+        if sentence := _short_beyond(r):
+            console.print(f"{plain(r['run'])}: {sentence}", markup=False, highlight=False)
+
+
+def _blanks_alone_fall_short(report: dict[str, Any]) -> bool:
+    """Return whether recall has reached the target of a report and the blanks have not."""
+    lows = [report["delays"][d]["low"] for d in _asked(report)]
+    return not report["reached"] and min(lows) >= report["target"]
 
 
 def _asked(report: dict[str, Any]) -> tuple[int, ...]:

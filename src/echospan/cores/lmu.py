@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 CHUNK = 64
 """Steps answered by one matrix product; 64 wastes little where 36 steps are asked."""
@@ -71,6 +72,7 @@ class LMU(nn.Module):
         theta: float | None = None,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if order is None:
             order = max(d for d in range(1, max(1, hidden_size // 4) + 1) if hidden_size % d == 0)
         if order < 1 or hidden_size % order:
