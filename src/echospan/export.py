@@ -27,7 +27,15 @@ from torch import Tensor, nn
 
 from echospan import __version__
 from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
+from echospan.errors import (
+    CoreError,
+    ExportError,
+    RunError,
+    SettingError,
+    by_caller,
+    first_line,
+    option,
+)
 from echospan.model import EchoModel
 from echospan.packing import pack as pack
 from echospan.random_streams import Purpose, python_random
@@ -43,6 +51,8 @@ FORMAT = 1
 
 OPSET = 17
 """Old enough for readers of 2022, new enough for all that our cores do."""
+
+_STREAM = by_caller("echospan.Stream", "echospan echo")
 
 FULL, STEP, TOLD = "echo_full.onnx", "echo_step.onnx", "echo.json"
 
@@ -182,7 +192,7 @@ def trace(model: EchoModel) -> Graphs:
     if not getattr(core, "zeros_are_empty", True):
         raise CoreError(
             "a state of zeros is not the empty one of this core",
-            "a graph cannot begin anew: stream it with echospan.Stream",
+            f"a graph cannot begin anew: stream it with {_STREAM}",
         )
     step = _trace(model, one_step=True)
     # These have an operator of their own, for any length; the others go on step by step.
@@ -234,7 +244,7 @@ def _trace(model: EchoModel, one_step: bool) -> "onnx.ModelProto":
         reason = first_line(e) or type(e).__name__
         raise CoreError(
             f"the core {model.config.core} cannot be traced into a graph ({reason})",
-            "stream it with echospan.Stream, or write its step without what ONNX lacks",
+            f"stream it with {_STREAM}, or write its step without what ONNX lacks",
         ) from None
     return onnx.load_model_from_string(made.getvalue())
 
@@ -398,7 +408,7 @@ class _Session:
                 raise ExportError(
                     f"of symbols {list(read[0].shape)} the graph's {name} are {apart:.2g} from the "
                     f"model's, where rounding makes {TOLERANCE:g} at most",
-                    "nothing is written: stream the model with echospan.Stream",
+                    f"nothing is written: stream the model with {_STREAM}",
                 )
             difference = max(difference, apart)
         return difference, got[1:]
@@ -420,5 +430,5 @@ def _refusals() -> Iterator[None]:
     except Exception as e:  # those of onnxruntime have no base of their own
         raise ExportError(
             f"onnxruntime refuses the graph ({e})",
-            "nothing is written: stream the model with echospan.Stream",
+            f"nothing is written: stream the model with {_STREAM}",
         ) from None
