@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
 import resource
@@ -60,6 +61,11 @@ class Server:
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 1024
         raise AssertionError
+
+    def busy(self) -> float:
+        """Seconds of processor time so far."""
+        fields = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def socket(self) -> str:
@@ -170,11 +176,13 @@ async def beside(
     command += ["--connections", str(connections), "--seconds", str(seconds + 1.0)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as flooding:
         await asyncio.sleep(0.5)  # for its Python to begin
+        before, start = server.busy(), time.perf_counter()
         seen = await types(server, model.symbols, int(seconds * 10), 0, 10.0)
+        busy = (server.busy() - before) / (time.perf_counter() - start)
         sent, _ = await asyncio.to_thread(flooding.communicate)
     print(
         f"beside {kind} on {connections}: {milliseconds(seen.seconds)}; {wrong(model, [seen])} "
-        f"wrong; {sent.strip()}; memory {server.memory():.0f} MB"
+        f"wrong; {sent.strip()}; server busy {100 * busy:.0f} %; memory {server.memory():.0f} MB"
     )
 
 

@@ -78,10 +78,10 @@ class Slow(Mine):
 """
 
 
-def command(*args, **more):
+def command(*args, before=(), **more):
     """A bench of its own, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "echospan", *map(str, args)],
+        [*before, sys.executable, "-m", "echospan", *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -5,22 +5,28 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from benchmarks.bench import DAY, clock, container
+from benchmarks.report import made_up
 
 import echospan
 from benched import LAYERS, command, figures
 from echospan import cli
-from echospan.benching import TRIES, bench
+from echospan.benching import TRIES, CellResult, bench
 from echospan.errors import SettingError, StoreError
-from echospan.grids import Grid
+from echospan.grids import Cell, Grid
 from echospan.store import COLUMNS, Store, differences
+from echospan.text import plain
 
 SMALL = ("--hidden", 8, "--max-delay", 1, "--symbols", 3_000, "--alphabet", "abc")
 
@@ -114,9 +120,18 @@ def test_killed_at_any_moment_it_goes_on_and_ends_at_the_same_figures(store, tmp
 
 
 def test_two_benches_share_a_store_while_someone_reads(store, tmp_path):
+    """In two containers, one a day ahead of the other, where this machine permits it."""
     shared = tmp_path / "shared.sqlite"
     args = ("bench", "--cores", "gru", "lru", "--seeds", 0, 1, 2, *SMALL, "--store", shared)
-    benches = [command(*args, "--workers", 1) for _ in range(2)]
+    benches = []
+    for days in (-1, 1):
+        offset, environment = tmp_path / f"{days}", {}
+        if sys.platform == "linux" and shutil.which("cc"):
+            offset.write_text(str(days * DAY))
+            environment = {"LD_PRELOAD": str(clock(tmp_path)), "CLOCK_OFFSET": str(offset)}
+        benches.append(
+            command(*args, "--workers", 1, before=container() or (), env=os.environ | environment)
+        )
     seen = []
     while any(b.poll() is None for b in benches):
         if shared.exists():
@@ -191,6 +206,97 @@ def test_what_fails_is_stored_with_its_reason_and_run_again_on_request(here, cap
     )
     (row,) = [r for r in _rows("s.sqlite") if r["core"] == layers[0]]
     assert (row["status"], row["error"]) == ("done", None)
+
+
+def until(true, process, patience=60.0):
+    """Wait until something is true; the process must not end before."""
+    end = time.monotonic() + patience
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_store_that_is_removed_while_a_bench_runs_ends_it_and_its_results_are_kept(here):
+    process = command(
+        *("bench", "--cores", "gru", "benchlayers:Stuck", *SMALL, "--store", "s.sqlite"),
+        *("--workers", 1),
+    )
+    until((here / "begun").exists, process)
+    (here / "s.sqlite").unlink()
+    _, message = process.communicate(timeout=30)
+    assert process.returncode == 2
+    (copy,) = here.glob("s-recovered-*.sqlite")
+    assert message.splitlines()[-1] == (
+        "echospan: s.sqlite was removed, moved or replaced while it was open; what it held is in "
+        f"{copy}: move that back, and run the command again"
+    )
+    assert [r["core"] for r in _rows(copy)] == ["gru"]
+    assert not list(here.glob("*-bench-*"))
+
+
+def test_a_reader_of_standard_output_that_leaves_ends_no_bench(here):
+    args = ("bench", "--cores", "gru", "--seeds", 0, 1, 2, *SMALL, "--store", "s.sqlite", "--json")
+    process = command(*args, "--workers", 1)
+    assert json.loads(process.stdout.readline())["cell"]["core"] == "gru"
+    process.stdout.close()
+    with process.stderr as messages:
+        lines = messages.read().splitlines()
+    assert process.wait() == 0
+    assert "nobody reads standard output any more: the bench goes on" in lines
+    assert lines[-1].startswith("3 of 3 cells, 3 of them run")
+    assert len(_rows("s.sqlite")) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is full here")
+def test_a_standard_output_that_is_full_is_named_at_the_end(here):
+    args = ("bench", "--cores", "gru", *SMALL, "--store", "s.sqlite", "--json")
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "echospan", *map(str, args)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == (
+        "echospan: standard output could not be written (No space left on device); the results are "
+        "in s.sqlite: the same command prints them"
+    )
+    assert len(_rows("s.sqlite")) == 1
+
+
+def test_a_bench_says_that_it_waits_for_another_one_and_runs_what_that_leaves(here):
+    with Store("s.sqlite") as other, other.session():
+        assert other.claim(grid("gru")[0])
+        process = command("bench", "--cores", "gru", *SMALL, "--store", "s.sqlite")
+        line = process.stderr.readline()
+    assert line == "waiting for 1 cells that another bench has claimed\n"
+    process.communicate()
+    assert process.returncode == 0
+    assert len(_rows("s.sqlite")) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/net/udp").exists(), reason="no list of ports here")
+def test_a_flood_of_datagrams_ends_no_bench_and_delays_no_result(here):
+    """Whatever anybody sends to the ports of this machine while a bench runs."""
+    progress = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+
+        def flood(moment):
+            progress.append(moment)
+            ports = {
+                int(line.split()[1].partition(":")[2], 16)
+                for line in Path("/proc/net/udp").read_text().splitlines()[1:]
+            }
+            for port in ports:
+                for data in (b"[" * 4_000, b'["x", Infinity, 1, 1]', b"1" + b"0" * 400, b"x" * 40):
+                    with contextlib.suppress(OSError):
+                        stranger.sendto(data, ("127.0.0.1", port))
+
+        (result,) = bench(grid("gru"), on_progress=flood)
+    assert result.profile is not None
+    assert progress[-1].used > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -296,6 +402,70 @@ def test_results_are_listed_filtered_and_written_for_other_programs(store, tmp_p
     assert echospan.Profile.from_json(json.dumps(whole[0]["profile"])).name == "gru"
     assert ended("results", store, "--csv", out[0]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def forged(path, name, error):
+    """A store with a result and a failure of a core of that name."""
+    cells = [Cell(core=name, symbols=100_000, seed=seed) for seed in range(2)]
+    with Store(path) as store:
+        store.add(CellResult(cells[0], made_up(cells[0], 3, random.Random(0)), None, 1, 1.0))
+        store.add(CellResult(cells[1], None, error, 1, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@sum", "'@sum"),
+        ("\t=1", "\\t=1"),
+        ("\r=1", "\\r=1"),
+        (" =1", "' =1"),
+        ("a;=1", "a;'=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("lru", "lru"),
+        ("a-b", "a-b"),
+    ],
+)
+def test_a_spreadsheet_finds_no_formula_in_rows(tmp_path, name, text):
+    forged(tmp_path / "s.sqlite", name, name)
+    assert ended("results", tmp_path / "s.sqlite", "--csv", tmp_path / "rows.csv") == 0
+    with (tmp_path / "rows.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert {row["core"] for row in rows} == {text}
+    assert {row["error"] for row in rows} == {"", text}
+    assert rows[1]["span"] == "3"  # a number stays one, also below 0
+
+
+@pytest.mark.parametrize(
+    "name", ["a[/b]", "[red]x[/red]", ":boom:", "\x1b[31mx\x1b]0;t\x07", "\u202e"]
+)
+def test_no_name_of_a_store_acts_on_rich_or_a_terminal(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "160")
+    forged(tmp_path / "s.sqlite", name, f"no {name}")
+    for more in ((), ("--each",), ("--compare", name, name)):
+        assert ended("results", tmp_path / "s.sqlite", *more) in (0, 2)
+        printed = capsys.readouterr()
+        assert "\x1b" not in printed.out + printed.err
+        assert "\u202e" not in printed.out + printed.err
+        if not more:
+            assert printed.out.count(plain(name)) == 3
+
+
+@pytest.mark.parametrize("link", [None, "symlink_to", "hardlink_to"])
+def test_two_outputs_are_never_one_file(store, tmp_path, monkeypatch, capsys, link):
+    monkeypatch.chdir(tmp_path)
+    if link == "symlink_to":
+        Path("b").symlink_to("a")
+    elif link:
+        Path("a").touch()
+        Path("b").hardlink_to("a")
+    one, other = ("a", f"{tmp_path}/./a") if link is None else ("a", "b")
+    assert ended("results", store, "--csv", one, "--jsonl", other, "--overwrite") == 2
+    assert "--csv and --jsonl are one file" in capsys.readouterr().err
+    assert ended("report", store, "p/span.svg", "--figures", "p", "--overwrite") == 2
+    assert "the page and the figure span.svg are one file" in capsys.readouterr().err
 
 
 def test_two_cores_are_compared_seed_by_seed(store, capsys):

@@ -126,6 +126,9 @@ def test_one_sequence_without_a_batch_is_read_as_the_printed_model_reads_it():
 @pytest.mark.parametrize("train", [True, False])
 def test_a_run_is_without_dropout_and_leaves_every_module_in_its_mode(name, train):
     model = getattr(homework, name)(*MODELS[name]).train(train)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(5)  # so that its answers differ from letter to letter
     model.output_layer.train(not train)
     before = [m.training for m in model.modules()]
     asked = () if name == "GRUMemory" else (2,)
@@ -546,3 +549,52 @@ def test_a_grader_gives_the_printed_grade_for_a_seed(name):
         grades.append(source[name](Echo()))
     assert grades[0] == grades[1]
     assert 0.8 < grades[0] < 0.9
+
+
+def test_a_grader_asks_for_a_model_and_strings_that_are_longer_than_its_delays():
+    assert homework.test_variable_delay_model(Echo(), seq_length=9) > 0.8
+    for grader in (homework.test_model, homework.test_variable_delay_model):
+        with pytest.raises(SettingError, match="give a model that has test_run"):
+            grader(3)
+    with pytest.raises(SettingError, match="seq_length is 8; use a whole number of 9 or more"):
+        homework.test_variable_delay_model(Echo(), seq_length=8)
+    Nameless = type("Nameless", (), {"test_run": lambda self, s, delay: s})
+    with pytest.raises(SettingError, match=r"model.max_delay is None"):
+        homework.test_variable_delay_model(Nameless())
+
+
+# What the table in docs/students.md says of the printed classes
+
+
+def test_the_printed_classes_do_what_the_table_of_differences_says():
+    memory, varied = PRINTED["GRUMemory"](8), PRINTED["VariableDelayGRUMemory"](8, 5)
+    with torch.no_grad():
+        for p in memory.parameters():
+            p.mul_(5)  # so that its answers differ from letter to letter
+    assert len({memory.train().test_run("thequickbrownfox") for _ in range(30)}) > 1
+    with pytest.raises(RuntimeError):
+        memory.test_run("")
+    read = memory.eval().test_run
+    assert read("EFZ`") == read("`au`")
+    for s in ("D", "1", " ", "{"):
+        with pytest.raises(IndexError):
+            read(s)
+    with pytest.raises((RuntimeError, ValueError)):
+        PRINTED["GRUMemory"](8).double().test_run("abc")
+    x = homework.idx_to_onehot(torch.ones(2, 4).long())
+    for delays in (3, [3, 1], torch.tensor([[3], [1]]), torch.ones(2, 4).long()):
+        with pytest.raises((AttributeError, RuntimeError)):
+            varied(x, delays)
+    for delays in (torch.tensor([6, 1]), torch.tensor([1.0, 2.0]), torch.tensor([1, 2, 3])):
+        with pytest.raises((IndexError, RuntimeError)):
+            varied(x, delays)
+    onehot = PRINTED["idx_to_onehot"]
+    assert onehot(torch.tensor([1.7])).argmax() == 1
+    for ids in (torch.ones(2, 3).T, [1], 1):
+        with pytest.raises((AttributeError, RuntimeError)):
+            onehot(ids)
+    _, echo = next(iter(PRINTED["EchoDataset"](delay=20, seq_length=15)))
+    assert len(echo) > 15
+    with pytest.raises(RuntimeError):
+        next(iter(PRINTED["EchoDataset"](delay=-1)))
+    next(iter(PRINTED["EchoDataset"](seq_length=True)))

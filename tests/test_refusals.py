@@ -169,21 +169,23 @@ def page_twice():
     Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
 
 
-def while_open(harm):
+LUCKLESS = CellResult(Cell(core="gru", symbols=1), None, "out of luck", 1, 0.1)
+
+
+def while_open(harm, use=Store.check):
     """What is done to a store while it is open for writing."""
     with Store("store.sqlite") as store:
         harm("store.sqlite")
-        store.check()
+        use(store)
 
 
 def taken_out():
     """A result that was added, and replaced by a copy of the file from before."""
-    cell = Cell(core="gru", symbols=1)
     with Store("store.sqlite") as store:
         before = Path("store.sqlite").read_bytes()
-        store.add(CellResult(cell, None, "out of luck", 1, 0.1))
+        store.add(LUCKLESS)
         Path("store.sqlite").write_bytes(before)
-        store.verify([cell])
+        store.verify([LUCKLESS.cell])
 
 
 def linked():
@@ -720,6 +722,11 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "model is 3; give a model that has test_run, such as GRUMemory(64)",
+        lambda: homework.test_model(3),
+    ),
+    R(
+        SettingError,
         "x is of the shape (2, 5) and int64; "
         "use one-hot letters (batch, time, 27), as idx_to_onehot returns them",
         lambda: homework.GRUMemory(4)(torch.ones(2, 5).long()),
@@ -828,8 +835,8 @@ REFUSALS = [
     R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
     R(
         CoreError,
-        "Locked cannot be copied (<>); "
-        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        "Locked cannot be copied (TypeError: cannot pickle '_thread.lock' object); "
+        "training and trials work on a copy: keep on the module only what copy.deepcopy can copy",
         lambda: as_core(refused.Locked()),
         "profile refused:Locked",
     ),
@@ -1333,6 +1340,33 @@ REFUSALS = [
         "there is no device 'gpu' here; use one of cpu",
         lambda: find_device("gpu"),
         "evaluate run --device gpu",
+    ),
+    R(
+        DeviceError,
+        "<> cannot train Float32Alone in bf16 (RuntimeError: no such instructions); "
+        f"use {option('precision', 'fp32')}",
+        lambda: train(
+            Recipe(model=SMALL, training=TrainingConfig(precision="bf16")),
+            core=refused.Float32Alone(4, 8),
+        ),
+    ),
+    R(
+        CoreError,
+        "Short cannot be trained (IndexError: at most 7); "
+        "try it yourself, in train() and with backward(), on sequences of 8 steps",
+        lambda: train(Recipe(model=SMALL), core=refused.Short(4, 8)),
+    ),
+    R(
+        CoreError,
+        "GRU was made within torch.inference_mode(), so it has no gradients; "
+        "make it outside, or train a copy: copy.deepcopy(core), outside",
+        lambda: train(Recipe(model=SMALL), core=refused.without_gradients()),
+    ),
+    R(
+        CoreError,
+        "GRU is on the meta device, whose tensors hold no numbers; "
+        "build it on the CPU or a GPU, or load its weights first",
+        lambda: check(nn.GRU(4, 8, device="meta")),
     ),
     R(
         DivergenceError,
@@ -2136,6 +2170,12 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink, lambda store: store.add(LUCKLESS)),
+    ),
+    R(
+        StoreError,
         "store.sqlite was overwritten while it was open (<>); "
         "run the command again with a file that nothing else writes",
         lambda: while_open(lambda path: os.truncate(path, 0)),
@@ -2325,8 +2365,8 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
-"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+"""What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
 ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,10 +25,11 @@ from echospan import EchoModel, ModelConfig
 from echospan.cli import main
 from echospan.errors import SettingError
 from echospan.export import pack
+from echospan.web.desk import Desk
 from echospan.web.guard import Guard, host_name
 from echospan.web.limits import Limits, within
 from echospan.web.pace import Bucket, Pace
-from echospan.web.served import Served
+from echospan.web.served import Served, Work
 from echospan.web.server import Server
 from echospan.web.wire import close_reason
 from serving import serving, visiting
@@ -762,6 +764,38 @@ def test_a_page_behind_a_proxy_is_let_in_by_name():
         seen.close()
 
 
+# Keys and texts.
+
+
+def test_a_key_is_read_between_two_pieces_of_a_text_and_texts_take_turns():
+    class Records(Served):
+        def answers(self, works):
+            passes.append([len(work.ids) for work in works])
+            if len(passes) == 1:  # while the first piece is read, a key arrives
+                loop.call_soon_threadsafe(lambda: keys.append(loop.create_task(key())))
+            return super().answers(works)
+
+    async def key():
+        return (await desk.answer(0, Work(None, (1,), 0))).said
+
+    async def read():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        async with desk.open():
+            texts = [desk.answer(0, Work(None, tuple(ids), 0)) for ids in (long, short)]
+            answers = await asyncio.gather(*texts)
+            assert await keys[0] == alone(served.model, [1])
+        return answers
+
+    loop, passes, keys, long, short = None, [], [], letters(300), letters(70)
+    served = Records("gru", model())
+    desk = Desk([served])
+    for ids, answer in zip((long, short), asyncio.run(read()), strict=True):
+        assert answer.said == alone(served.model, ids)
+        assert len(answer.scale) == 64
+    assert passes == [[44], [1], [6], [64], [64], [64], [64], [64]]
+
+
 # A model, and a server, that fail.
 
 
@@ -877,7 +911,7 @@ def command(run, *flags, before=""):
     """The command, its port, and what ends it: `before` is said to the shell first."""
     words = [sys.executable, "-m", "echospan", "serve", str(run), "--port", "0", *flags]
     with subprocess.Popen(
-        ["sh", "-c", f'{before} exec "$@"', "sh", *words],
+        ["sh", "-c", f'{before}; exec "$@"' if before else 'exec "$@"', "sh", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -915,6 +949,40 @@ def test_the_command_says_its_address_and_a_signal_ends_it(fixed_run, number):
     assert running.returncode == 0
 
 
+def test_a_system_that_runs_out_of_files_costs_the_oldest_connection_that_asks_nothing(fixed_run):
+    import resource
+
+    with command(fixed_run) as running, contextlib.ExitStack() as stack:
+        here = len(os.listdir(f"/proc/{running.pid}/fd"))  # noqa: PTH208
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (here + 5, here + 5))
+        for _ in range(30):
+            raw = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+            stack.enter_context(raw)
+        raw.sendall(b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in read_to_end(raw)
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=30)
+    assert err == "Ctrl-C ends it\n"
+    assert running.returncode == 0
+
+
+def test_a_name_that_cannot_be_printed_is_served_and_exported(fixed_run, tmp_path):
+    named = tmp_path / "rés\x1b[31m<"
+    shutil.copytree(fixed_run, named)
+    with command(named, before="export PYTHONIOENCODING=ascii") as running:
+        with connect(f"ws://127.0.0.1:{running.port}/socket") as ws:
+            ws.send(HELLO)
+            (told,) = json.loads(ws.recv())["models"]
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    assert told["name"] == "rés\N{REPLACEMENT CHARACTER}[31m<"
+    assert err == "Ctrl-C ends it\n"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(named), "--format", "html", "-o", str(tmp_path / "echo.html")])
+    assert end.value.code == 0
+    assert told["name"].replace("<", "&lt;") in (tmp_path / "echo.html").read_text()
+
+
 def test_where_the_system_allows_few_files_fewer_are_let_in_and_the_rest_is_told(fixed_run):
     def come():
         ws = stack.enter_context(connect(f"ws://127.0.0.1:{running.port}/socket"))
@@ -924,7 +992,7 @@ def test_where_the_system_allows_few_files_fewer_are_let_in_and_the_rest_is_told
         except ConnectionClosed as end:
             return end.rcvd.code
 
-    with command(fixed_run, before="ulimit -n 120;") as running:
+    with command(fixed_run, before="ulimit -n 120") as running:
         with contextlib.ExitStack() as stack:
             came = [come() for _ in range(150)]
         with contextlib.ExitStack() as stack:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.bench import container
 from benchmarks.report import fill, made_up
 
 import echospan
@@ -548,18 +549,9 @@ def test_what_a_killed_bench_left_is_removed_by_the_next_session(path):
         assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def in_its_own_pids():
-    """The words before a command that give it process ids of its own, as a container has."""
-    words = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    for more in ([], ["--map-root-user"]):
-        with contextlib.suppress(OSError):
-            if subprocess.run([*words, *more, "true"], capture_output=True).returncode == 0:
-                return [*words, *more]
-    pytest.skip("no pid namespaces are permitted here")
-
-
+@pytest.mark.skipif(container() is None, reason="no pid namespaces are permitted here")
 def test_a_process_of_another_pid_namespace_holds_its_claim_as_long_as_it_lives(path):
-    with Store(path) as store, holder(path, *in_its_own_pids()) as process:
+    with Store(path) as store, holder(path, *container()) as process:
         assert not store.claim(CELL)
         process.kill()  # and with it, a moment later, the first process of the namespace
         assert any(store.claim(CELL) for _ in range(10_000))

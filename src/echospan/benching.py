@@ -240,7 +240,7 @@ def run(cell: Cell, port: int, token: bytes, folder: str) -> tuple[str, str]:
             cause: BaseException | None = e
             while cause is not None:  # a layer's own error may be told by one of ours
                 if isinstance(cause, MemoryError) or any(t in str(cause) for t in _MEMORY):
-                    return "memory", f"its memory ran out ({reason})"
+                    return "memory", f"its memory ran out ({first_line(cause)[:300]})"
                 cause = cause.__cause__
             if isinstance(e, EchospanError):
                 return "failed", reason

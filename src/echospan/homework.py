@@ -5,13 +5,11 @@ assignment's layers, parameters and default modes; the data sets draw whole batc
 operations. Where a class does more than the assignment's, `docs/students.md` says so in one table.
 """
 
-import contextlib
 import itertools
-import operator
 import random
 import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from torch.utils.data._utils.fetch import _IterableDatasetFetcher
 from echospan.alphabet import NAMED, Alphabet
 from echospan.errors import AlphabetError, DelayError, SettingError
 from echospan.model import EchoModel
+from echospan.validation import not_allowed, whole
 
 # The constants are left out: a script that has set its own would lose them to `import *`.
 __all__ = [
@@ -68,7 +67,7 @@ def idx_to_onehot(x: Any, k: int = N + 1) -> Tensor:
         AlphabetError: An id is negative, or `k` or more.
         SettingError: `x` holds something else than whole numbers, or `k` is not 1 or more.
     """
-    k = _whole("k", k, 1)
+    k = whole("k", k, 1)
     try:
         ids = torch.as_tensor(x)
     except (TypeError, ValueError, RuntimeError):
@@ -80,17 +79,6 @@ def idx_to_onehot(x: Any, k: int = N + 1) -> Tensor:
     if wrong is not None:
         raise AlphabetError(f"x holds the id {wrong}", f"use ids from 0 to {k - 1}")
     return torch.eye(k, device=ids.device).index_select(0, ids.reshape(-1)).view(*ids.shape, k)
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    """Return an argument as an int; SettingError unless it is whole and `least` or more."""
-    number = None
-    if not isinstance(value, bool):
-        with contextlib.suppress(TypeError):
-            number = operator.index(value)
-    if number is None or number < least:
-        raise SettingError(f"{name} is {value!r}", f"use a whole number of {least} or more")
-    return number
 
 
 def _outside(ids: Tensor, most: int) -> int | None:
@@ -199,9 +187,9 @@ class EchoDataset(_Echoes):
     """
 
     def __init__(self, delay: int = DELAY, seq_length: int = 15, size: int = 1000) -> None:
-        self.delay = _whole("delay", delay, 0)
-        self.seq_length = _whole("seq_length", seq_length, 1)
-        self.size = _whole("size", size, 0)
+        self.delay = whole("delay", delay, 0)
+        self.seq_length = whole("seq_length", seq_length, 1)
+        self.size = whole("size", size, 0)
 
     def _draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         read = torch.randint(1, N + 1, (rows, self.seq_length), generator=generator)
@@ -226,9 +214,9 @@ class VariableDelayEchoDataset(_Echoes):
     """
 
     def __init__(self, max_delay: int = 8, seq_length: int = 20, size: int = 1000) -> None:
-        self.max_delay = _whole("max_delay", max_delay, 0)
-        self.seq_length = _whole("seq_length", seq_length, 1)
-        self.size = _whole("size", size, 0)
+        self.max_delay = whole("max_delay", max_delay, 0)
+        self.seq_length = whole("seq_length", seq_length, 1)
+        self.size = whole("size", size, 0)
 
     def _draw(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         read = torch.randint(1, N + 1, (rows, self.seq_length), generator=generator)
@@ -307,7 +295,7 @@ class GRUMemory(_Memory):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.hidden_size = _whole("hidden_size", hidden_size, 1)
+        self.hidden_size = whole("hidden_size", hidden_size, 1)
         self.gru = nn.GRU(N + 1, self.hidden_size, num_layers=2, batch_first=True, dropout=0.1)
         self.output_layer = nn.Linear(self.hidden_size, N + 1)
 
@@ -359,8 +347,8 @@ class VariableDelayGRUMemory(_Memory):
 
     def __init__(self, hidden_size: int, max_delay: int) -> None:
         super().__init__()
-        self.hidden_size = _whole("hidden_size", hidden_size, 1)
-        self.max_delay = _whole("max_delay", max_delay, 0)
+        self.hidden_size = whole("hidden_size", hidden_size, 1)
+        self.max_delay = whole("max_delay", max_delay, 0)
         self.delay_embedding = nn.Embedding(self.max_delay + 1, _DELAY_FEATURES)
         features = N + 1 + _DELAY_FEATURES
         self.gru = nn.GRU(features, self.hidden_size, num_layers=2, batch_first=True, dropout=0.1)
@@ -443,12 +431,16 @@ def test_model(model: Any, sequence_length: int = 15) -> float:
         model: Anything with `test_run(s)`. It is run on 500 random strings of 15 to 25 letters,
             which `random.seed` decides.
         sequence_length: Not used, as in the assignment.
+
+    Raises:
+        SettingError: `model` has no `test_run`.
     """
+    run = _run_of(model)
     total = correct = 0
     for _ in range(500):
         length = random.randint(15, 25)
         s = "".join(random.choice(string.ascii_lowercase) for _ in range(length))
-        correct += _right(s, model.test_run(s), DELAY)
+        correct += _right(s, run(s), DELAY)
         total += length - DELAY
     return correct / total
 
@@ -459,15 +451,28 @@ def test_variable_delay_model(model: Any, seq_length: int = 20) -> float:
     Args:
         model: Anything with `test_run(s, delay)` and `max_delay`. It is run on 500 random strings,
             each at a delay drawn from 0 to `max_delay`; `random.seed` decides both.
-        seq_length: Letters of a string (default 20).
+        seq_length: Letters of a string, more than `max_delay` (default 20).
+
+    Raises:
+        SettingError: `seq_length` is too short, or `model` has no `test_run` or `max_delay`.
     """
+    run = _run_of(model)
+    max_delay = whole("model.max_delay", getattr(model, "max_delay", None))
+    seq_length = whole("seq_length", seq_length, max_delay + 1)
     total = correct = 0
     for _ in range(500):
         s = "".join(random.choice(string.ascii_lowercase) for _ in range(seq_length))
-        delay = random.randint(0, model.max_delay)
-        correct += _right(s, model.test_run(s, delay), delay)
+        delay = random.randint(0, max_delay)
+        correct += _right(s, run(s, delay), delay)
         total += seq_length - delay
     return correct / total
+
+
+def _run_of(model: Any) -> Callable[..., str]:
+    run = getattr(model, "test_run", None)
+    if not callable(run):
+        raise not_allowed("model", model, "give a model that has test_run, such as GRUMemory(64)")
+    return run  # type: ignore[no-any-return]
 
 
 def _right(s: str, answer: str, delay: int) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, Adapted, as_core, copy_module, make_core, tensors
+from echospan.devices import float32_by_default
 from echospan.errors import (
     MAKER,
     CoreError,
@@ -23,7 +24,15 @@ from echospan.errors import (
     option,
 )
 from echospan.random_streams import Purpose, seeded
-from echospan.sizing import arguments, build, factory_name, initialised, reread_inputs
+from echospan.sizing import (
+    arguments,
+    build,
+    check_storage,
+    factory_name,
+    initialised,
+    note_of,
+    reread_inputs,
+)
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -194,9 +203,10 @@ def built(
     """
     with seeded(Purpose.LAYER, seed):
         if isinstance(layer, str):
-            return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
+            with float32_by_default():
+                return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
         if isinstance(layer, nn.Module):
-            core = initialised(as_core(copy_module(layer).cpu(), features))
+            core = initialised(as_core(copy_module(check_storage(layer)).cpu(), features))
             if hidden not in (None, core.hidden_size):
                 raise SettingError(
                     f"a {name_of(layer)} that is made already has its width, {core.hidden_size}",
@@ -209,7 +219,7 @@ def built(
             hidden,
             default=(None, DEFAULT_HIDDEN),
             search=search,
-            accepts=lambda module: initialised(as_core(module.cpu(), features)),
+            accepts=lambda module: initialised(as_core(check_storage(module).cpu(), features)),
         )
         if hidden not in (None, core.hidden_size) and not arguments(layer).widths:
             raise _unsized(
@@ -360,7 +370,7 @@ def sizes_of(core: Any, max_delay: int) -> dict[str, Any]:
     Keys: `features` and `hidden` (widths of input and output), `parameters` (numbers that are
     trained), `state` (numbers carried after 2 · max_delay + 2 steps; a complex number is two), and
     `reread_inputs`: where no state can be carried, `state` is None and this is the number of inputs
-    that are read again at each step; None elsewhere.
+    that are read again at each step; None elsewhere. `note`: see `sizing.note_of`.
     """
     training = core.training
     core.eval()
@@ -374,6 +384,7 @@ def sizes_of(core: Any, max_delay: int) -> dict[str, Any]:
         "parameters": sum(_numbers(p) for p in core.parameters() if p.requires_grad),
         "state": sum(map(_numbers, tensors(state))) if again is None else None,
         "reread_inputs": again,
+        "note": note_of(core),
     }
 
 

@@ -374,6 +374,23 @@ def reread_inputs(core: Any) -> int | None:
 
     None for a core that is carried by a state, or needs none.
     """
-    if getattr(core, "carries", "state") != "its last inputs":
-        return None
-    return getattr(core, "context", 0) or None
+    again = getattr(core, "rereads", getattr(core, "carries", "") == "its last inputs")
+    return (getattr(core, "context", 0) or None) if again else None
+
+
+def note_of(core: Any) -> str:
+    """Return what a reader of a core's figures should know of how it is carried; mostly nothing."""
+    note, again = getattr(core, "note", ""), reread_inputs(core)
+    return note or (
+        "" if again is None else f"its last {again} inputs are read again for each step"
+    )
+
+
+def check_storage(module: nn.Module) -> nn.Module:
+    """Return the module; CoreError where its tensors hold no numbers, as on the meta device."""
+    if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+        raise CoreError(
+            f"{type(module).__name__} is on the meta device, whose tensors hold no numbers",
+            "build it on the CPU or a GPU, or load its weights first",
+        )
+    return module

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import apart, free, one_folder
+from echospan.cli.places import apart, free, one_folder, printable
 from echospan.errors import ExportError
 
 
@@ -38,7 +38,9 @@ def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
     name, folder = one_folder(command.run, command.model)
     apart("--out", command.out, folder)
-    return _onnx(command, folder) if command.format == "onnx" else _html(command, name, folder)
+    if command.format == "onnx":
+        return _onnx(command, folder)
+    return _html(command, name, folder)
 
 
 def _html(command: Export, name: str, folder: Path) -> int:
@@ -52,7 +54,7 @@ def _html(command: Export, name: str, folder: Path) -> int:
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
     else:
-        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
+        print(f"{printable(command.out)}: {len(page) / 1000:.0f} kB; open it in a browser")
     return 0
 
 
@@ -61,9 +63,8 @@ def _onnx(command: Export, folder: Path) -> int:
     from echospan.export import check_export, export_onnx
 
     check_export(command.out, command.overwrite)
-    model = load(folder)
     try:
-        parity = export_onnx(model, command.out, overwrite=command.overwrite)
+        parity = export_onnx(load(folder), command.out, overwrite=command.overwrite)
     except ExportError as e:
         print(f"echospan: {e.command_line()}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from echospan import shipping
-from echospan.cli.places import NAME_ONE, name_of, there
+from echospan.cli.places import NAME_ONE, printable, there
 from echospan.errors import SettingError
 
 
@@ -62,6 +62,8 @@ def serve(command: Serve) -> int:
     with listen(command.host, command.port) as listening:
         host = f"[{command.host}]" if ":" in command.host else command.host
         port = listening.getsockname()[1]
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names may be beyond the terminal's encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
         print(f"http://{host}:{port}/ shows {', '.join(m.name for m in models)}", flush=True)
         if running.limits.visitors < limits.visitors:
             print(
@@ -77,7 +79,5 @@ def serve(command: Serve) -> int:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' own names, where these differ; else as they were given."""
-    names = [name_of(run) for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    return [os.fsencode(run).decode(errors="replace") for run in runs]
+    names = [printable(run.resolve().name) for run in runs]
+    return names if len(set(names)) == len(names) else [printable(run) for run in runs]

@@ -33,12 +33,13 @@ def one_folder(run: str | Path | None, model: str | None) -> tuple[str, Path]:
         return model, shipping.folder(model)
     if run is None:
         raise SettingError("no run folder is named", NAME_ONE)
-    return name_of(Path(run)), there(run)
+    return printable(Path(run).resolve().name), there(run)
 
 
-def name_of(run: Path) -> str:
-    """Return the name of a run folder as text: bytes that are no UTF-8 are replaced."""
-    return os.fsencode(run.resolve().name).decode(errors="replace")
+def printable(path: str | Path) -> str:
+    """Return a path as text that can be printed: what is no UTF-8, or no character, is replaced."""
+    text = os.fsencode(path).decode(errors="replace")
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def free(path: Path, overwrite: bool) -> None:

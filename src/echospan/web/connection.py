@@ -36,6 +36,9 @@ from echospan.web.wire import MALFORMED, TOO_BIG, UNFIT, close_reason
 READ = 2_048
 """Bytes read of a connection in one turn: 341 of the smallest frames, some milliseconds."""
 
+_DISCARDED = bytearray(65_536)
+"""What a closing connection is read into, of all connections: nobody looks at it."""
+
 WRITE = 65_536
 """Bytes that may wait for a peer before it is waited for."""
 
@@ -81,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(READ)
         self._connected = False
         self._received = 0  # bytes of the request
+        self._discarded = 0  # bytes since it is closing
         self._early = False  # whether more came right behind the request
         self._held: set[str] = set()  # reasons not to read
         self._message = bytearray()  # of the frames that have come of a message
@@ -106,13 +110,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """Return the buffer to read into."""
-        return self._buffer
+        return self._buffer if self.state in (State.REQUEST, State.OPEN) else _DISCARDED
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what was read."""
         self._alive = True
         if self.state in (State.CLOSING, State.CLOSED):
-            return  # read on: closed upon unread bytes, TCP would drop what the peer has not read
+            # Read on: closed upon unread bytes, TCP would drop what the peer has not read yet.
+            self._discarded += nbytes
+            if self._discarded > self._limits.discarded:
+                self._transport.abort()
+            return
         frames = 0
         self._protocol.receive_data(self._buffer[:nbytes])
         events = self._protocol.events_received()

@@ -62,6 +62,8 @@ class Limits:
     read nothing while something is waiting for it."""
     closing: float = 2.0
     """Seconds that a peer is given to close after it was told why."""
+    discarded: int = 8_388_608
+    """Bytes of a peer that are thrown away while it is given the time to close."""
     ping: float = 20.0
     """Seconds between pings. A peer that sends nothing at all between two is gone."""
 
