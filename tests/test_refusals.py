@@ -433,6 +433,10 @@ ASKED = {
 """What a command line that does not fit is told: a SettingError, each of them."""
 
 
+A_MAKER = by_caller(
+    "give what makes it, such as lambda hidden: MyLayer(hidden)",
+    "name what makes it, such as mylayers:MyLayer",
+)
 OTHERS = by_caller("", ", or let such characters go by with --other skip or --other keep")
 OUT = by_caller("", " with --out")
 ELSEWHERE = f"name another folder{OUT}"
@@ -1040,8 +1044,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "a GRU that is made already has its size; "
-        "give what makes it, such as lambda hidden: MyLayer(hidden)",
+        f"a GRU that is made already has its size; {A_MAKER}",
         lambda: fit_hidden(refused.fixed, parameters=9),
         "profile refused:fixed --parameters 9",
     ),
@@ -1090,8 +1093,7 @@ REFUSALS = [
     R(
         SettingError,
         "a GRU that is made already has its width, 16; "
-        f"leave out {option('hidden', 32)}, or give what makes it, such as "
-        "lambda hidden: MyLayer(hidden)",
+        f"leave out {option('hidden', 32)}, or {A_MAKER}",
         lambda: built(refused.fixed, 27, 32, None, 0),
         "profile refused:fixed --hidden 32",
     ),
@@ -1112,7 +1114,10 @@ REFUSALS = [
         CoreError,
         "configured takes a configuration object (config: Configuration) and cannot be sized by "
         "its arguments; "
-        "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+        + by_caller(
+            "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+            "name a function that makes one of hidden",
+        ),
         lambda: sizing.build(refused.configured),
         "check refused:configured",
     ),
@@ -1146,7 +1151,8 @@ REFUSALS = [
     R(
         CoreError,
         "weary raised RuntimeError while it was trained and measured (tired); "
-        "run echospan.check on it, and look at the error that this one was raised from",
+        f"run {by_caller('echospan.check', 'echospan check')} on it, and look at the error that "
+        f"this one was raised from{by_caller('', ', with --debug')}",
         lambda: profile(refused.weary, 1, symbols=9_000),
     ),
     R(
@@ -1454,7 +1460,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "one GRU cannot begin anew for 2 seeds; give what makes it, such as lambda: MyLayer(64)",
+        f"one GRU cannot begin anew for 2 seeds; {A_MAKER}",
         lambda: profile(refused.fixed, seeds=(0, 1)),
         "profile refused:fixed --seeds 0 1",
     ),
@@ -2013,7 +2019,8 @@ REFUSALS = [
     R(
         EngineError,
         "process 1 of 2 lost another one of this training (Connection closed by peer); "
-        "look above for what ended it, then go on from the last snapshot with --resume",
+        "look above for what ended it, then go on from the last snapshot"
+        + by_caller("", " with --resume"),
         lambda: unheard(Group(rank=1, size=2)),
     ),
     R(

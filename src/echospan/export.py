@@ -19,7 +19,7 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from echospan.errors import (
     ExportError,
     RunError,
     SettingError,
+    by_caller,
     first_line,
     option,
 )
@@ -52,6 +53,8 @@ FORMAT = 1
 
 OPSET = 17
 """Old enough for readers of 2022, new enough for all that our cores do."""
+
+_STREAM = by_caller("echospan.Stream", "echospan echo")
 
 FULL, STEP, TOLD = "echo_full.onnx", "echo_step.onnx", "echo.json"
 
@@ -113,7 +116,7 @@ def export_onnx(model: EchoModel, folder: str | Path, *, overwrite: bool = False
         # Exporter and runtime write graphs and warnings of their own, a layer what it likes.
         with standard_modes(), muted():
             _needs()
-            model = cast(EchoModel, copy_module(model)).cpu().float().eval()
+            model = copy_module(model).cpu().float().eval()
             graphs = trace(model)
             parity = verify(model, graphs)
             told = _told(model) | {"parity": dataclasses.asdict(parity)}
@@ -193,7 +196,7 @@ def trace(model: EchoModel) -> Graphs:
     if not getattr(core, "zeros_are_empty", True):
         raise CoreError(
             "a state of zeros is not the empty one of this core",
-            "a graph cannot begin anew: stream it with echospan.Stream",
+            f"a graph cannot begin anew: stream it with {_STREAM}",
         )
     step = _trace(model, one_step=True)
     # These have an operator of their own, for any length; the others go on step by step.
@@ -247,7 +250,7 @@ def _trace(model: EchoModel, one_step: bool) -> "onnx.ModelProto":
         reason = first_line(e) or type(e).__name__
         raise CoreError(
             f"the core {model.core_name} cannot be traced into a graph ({reason})",
-            "stream it with echospan.Stream, or write its step without what ONNX lacks",
+            f"stream it with {_STREAM}, or write its step without what ONNX lacks",
         ) from None
     return onnx.load_model_from_string(made.getvalue())
 
@@ -411,7 +414,7 @@ class _Session:
                 raise ExportError(
                     f"of symbols {list(read[0].shape)} the graph's {name} are {apart:.2g} from the "
                     f"model's, where rounding makes {TOLERANCE:g} at most",
-                    "nothing is written: stream the model with echospan.Stream",
+                    f"nothing is written: stream the model with {_STREAM}",
                 )
             difference = max(difference, apart)
         return difference, got[1:]
@@ -433,5 +436,5 @@ def _refusals() -> Iterator[None]:
     except Exception as e:  # those of onnxruntime have no base of their own
         raise ExportError(
             f"onnxruntime refuses the graph ({e})",
-            "nothing is written: stream the model with echospan.Stream",
+            f"nothing is written: stream the model with {_STREAM}",
         ) from None

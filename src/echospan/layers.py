@@ -14,7 +14,15 @@ from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, Adapted, as_core, copy_module, make_core, tensors
 from echospan.devices import float32_by_default
-from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
+from echospan.errors import (
+    MAKER,
+    CoreError,
+    EchospanError,
+    SettingError,
+    first_line,
+    nearest,
+    option,
+)
 from echospan.random_streams import Purpose, seeded
 from echospan.sizing import (
     arguments,
@@ -202,8 +210,7 @@ def built(
             if hidden not in (None, core.hidden_size):
                 raise SettingError(
                     f"a {name_of(layer)} that is made already has its width, {core.hidden_size}",
-                    f"leave out {option('hidden', hidden)}, or give what makes it, such as "
-                    "lambda hidden: MyLayer(hidden)",
+                    f"leave out {option('hidden', hidden)}, or {MAKER}",
                 )
             return core
         core = build(
@@ -279,7 +286,7 @@ def fit_hidden(
     if isinstance(layer, nn.Module):
         raise SettingError(
             f"a {name} that is made already has its size",
-            "give what makes it, such as lambda hidden: MyLayer(hidden)",
+            MAKER,
         )
     symbols = len(find_alphabet(alphabet)) + 1
     first = sizes_of(built(layer, symbols, None, features, 0), max_delay)

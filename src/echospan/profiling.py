@@ -25,7 +25,15 @@ from torch import nn
 from echospan import json_fields
 from echospan.cores import copy_module
 from echospan.devices import standard_modes
-from echospan.errors import CoreError, DivergenceError, EchospanError, SettingError, first_line
+from echospan.errors import (
+    MAKER,
+    CoreError,
+    DivergenceError,
+    EchospanError,
+    SettingError,
+    by_caller,
+    first_line,
+)
 from echospan.evaluation import LENGTHS, evaluate_span, length_recall, measure, versions
 from echospan.json_fields import integer, number, numbers, string
 from echospan.layers import (
@@ -580,7 +588,7 @@ def profile(
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
-            "give what makes it, such as lambda: MyLayer(64)",
+            MAKER,
         )
     config = ModelConfig(
         alphabet=alphabet,
@@ -648,7 +656,8 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as e:
         raise CoreError(
             f"{name} raised {type(e).__name__} while it was trained and measured ({first_line(e)})",
-            "run echospan.check on it, and look at the error that this one was raised from",
+            f"run {by_caller('echospan.check', 'echospan check')} on it, and look at the error "
+            f"that this one was raised from{by_caller('', ', with --debug')}",
         ) from e
 
 

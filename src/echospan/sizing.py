@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from echospan.errors import CoreError, EchospanError, SettingError, first_line
+from echospan.errors import CoreError, EchospanError, SettingError, by_caller, first_line
 
 _QUANTITY = frozenset(
     ("size", "dim", "dims", "dimension", "n", "num", "number", "d", "width", "units")
@@ -259,7 +259,9 @@ def build(
         raise CoreError(
             f"{name} takes a configuration object ({known.configuration}) and cannot be sized by "
             "its arguments",
-            f"give a function that makes one, such as lambda hidden: {name}({kind}(…))",
+            by_caller("give", "name")
+            + " a function that makes one"
+            + by_caller(f", such as lambda hidden: {name}({kind}(…))", " of hidden"),
         )
     if known.unknown:
         raise CoreError(
