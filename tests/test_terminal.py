@@ -75,7 +75,7 @@ def test_a_bench_draws_a_table_of_what_runs(terminal, capsys):
         with progress.watching() as (heard, ends):
             heard(Moment(one, 2, 0.5, 0.75, 1))
             heard(Moment(other, 1, lost="its worker was lost"))
-            rows = [[*column.cells] for column in progress.table().columns]
+            rows = [[str(cell) for cell in column.cells] for column in progress.table().columns]
             ends(CellResult(one, None, "out of luck", 1, 0.1))
     assert rows[0] == [f"{one.name}, try 2"]
     assert (rows[2], rows[3]) == (["75.0%"], ["1"])
@@ -89,5 +89,5 @@ def test_a_bench_that_fails_says_so_among_its_rows(terminal, capsys):
     args = ("--symbols", "3e3", "--store", "s.sqlite", "--workers", "1")
     assert ended("bench", "--cores", "termlayers:Raises", *SMALL, *args) == 1
     said = capsys.readouterr()
-    assert "failed, RuntimeError: out of luck" in said.out
+    assert "raised RuntimeError while it was trained and measured (out of luck)" in said.out
     assert "1 of 1 cells, 1 failed" in said.err
