@@ -15,6 +15,7 @@ from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
 from echospan.recipes import BY_INPUT, RECIPES
+from echospan.text import plain
 
 COMMANDS: dict[str, tuple[type[Any], str, Callable[[Any], int]]] = {
     "train": (runs.Train, f"{{{','.join(RECIPES)}}}", runs.train),
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         # Under torchrun every process sees what is wrong with the request: one says it.
         another = "TORCHELASTIC_RUN_ID" in os.environ and os.environ["RANK"] != "0"
         if not (another and isinstance(e, _SEEN_BY_ALL)):
-            print(f"echospan: {e.command_line()}", file=sys.stderr)
+            print(f"echospan: {plain(e.command_line(), 2_000)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         # Who reads our answers has seen enough; nothing is left to say, at exit neither.
