@@ -22,9 +22,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from echospan import json_fields
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.errors import DivergenceError, SettingError
 from echospan.evaluation import evaluate, evaluate_span, length_recall, versions
+from echospan.json_fields import integer, number, numbers, string
 from echospan.layers import Layer, name_of, sizes_of, trusted
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
@@ -209,24 +211,14 @@ class Profile:
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
-        """What `to_json` wrote; SettingError for anything else."""
+        """Return the profile that `to_json` wrote, every field checked for type and range.
+
+        Raises SettingError, naming the field, for anything that `to_json` does not write: other
+        fields, numbers out of their range or not finite, delays that are not 0 to `max_delay`.
+        """
         try:
-            told = json.loads(text)
-            told["seeds"] = tuple(
-                SeedProfile(
-                    **{
-                        **seed,
-                        "delays": tuple(DelayProfile(**d) for d in seed["delays"]),
-                        "lengths": tuple((n, tuple(r)) for n, r in seed["lengths"]),
-                        **{k: tuple(seed[k]) for k in ("reads_recall", "stores_recall")},
-                        "gradient": tuple(seed["gradient"]),
-                        "curve": tuple((n, r, s) for n, r, s in seed.get("curve", ())),
-                    }
-                )
-                for seed in told["seeds"]
-            )
-            return cls(**told)
-        except (ValueError, TypeError, KeyError) as e:
+            return _profile(json_fields.document(text))
+        except (ValueError, TypeError) as e:
             raise SettingError(
                 f"this is no profile of echospan ({e})", "give what Profile.to_json wrote"
             ) from None
@@ -277,6 +269,147 @@ class Profile:
             f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
             f"<table><tr><th>delay</th><th>recall</th><th>interval</th></tr>{by_delay}</table>"
         )
+
+
+def _profile(value: Any) -> Profile:
+    """Return the profile of a JSON object; ValueError names the first field that does not fit."""
+    fields = json_fields.members(value, _PROFILE_FIELDS)
+    symbols = integer(fields["symbols"], "symbols", 2)
+    max_delay = integer(fields["max_delay"], "max_delay", 0)
+    seeds = []
+    for i, seed in enumerate(json_fields.listed(fields["seeds"], "seeds", _MOST_SEEDS)):
+        try:
+            seeds.append(_seed_profile(seed, max_delay, symbols))
+        except ValueError as e:
+            raise ValueError(f"seeds[{i}]: {e}") from None
+    if not seeds or len({seed.seed for seed in seeds}) < len(seeds):
+        raise ValueError("its seeds are not one or more, each once")
+    versions = json_fields.members(fields["versions"], (), fields["versions"])
+    return Profile(
+        name=string(fields["name"], "name"),
+        symbols=symbols,
+        max_delay=max_delay,
+        at=number(fields["at"], "at", 1e-9, 1 - 1e-9),
+        features=integer(fields["features"], "features", 1),
+        hidden=integer(fields["hidden"], "hidden", 1),
+        parameters=integer(fields["parameters"], "parameters", 0),
+        state=integer(fields["state"], "state", 0),
+        seeds=tuple(seeds),
+        settings=_settings(fields["settings"]),
+        versions={string(k, "versions"): string(v, "versions") for k, v in versions.items()},
+        threads=integer(fields["threads"], "threads", 1),
+    )
+
+
+_MOST_SEEDS = 10_000
+_MOST_SETTINGS = 100
+_LONGEST_SECONDS = 1e12
+_BITS_ROUNDING = 1e-3
+"""The cross-entropy is a sum of float32 numbers: bits may exceed log2 N by its rounding."""
+
+
+def _seed_profile(value: Any, max_delay: int, symbols: int) -> SeedProfile:
+    fields = json_fields.members(value, _SEED_FIELDS - _LATER_FIELDS, _LATER_FIELDS)
+    count = max_delay + 1
+    most_bits = math.log2(symbols) + _BITS_ROUNDING
+    delays = json_fields.listed(fields["delays"], "delays", count)
+    if len(delays) < count:
+        raise ValueError(f"delays has {len(delays):,} entries, and max_delay is {max_delay:,}")
+    blanks, to_target = fields["blank_accuracy"], fields.get("seconds_to_target")
+    symbols_to_target = fields.get("symbols_to_target")
+    if (to_target is None) != (symbols_to_target is None):
+        raise ValueError("one of seconds_to_target and symbols_to_target is missing")
+    span = integer(fields["span"], "span", -1, max_delay)
+    return SeedProfile(
+        seed=integer(fields["seed"], "seed", -(2**63), 2**64 - 1),
+        delays=tuple([_delay_profile(d, i, most_bits) for i, d in enumerate(delays)]),
+        span=span,
+        span_at_most=integer(fields["span_at_most"], "span_at_most", span, max_delay),
+        reads=integer(fields["reads"], "reads", -1, max_delay),
+        stores=integer(fields["stores"], "stores", -1, max_delay),
+        reads_recall=numbers(fields["reads_recall"], "reads_recall", 0, 1, count),
+        stores_recall=numbers(fields["stores_recall"], "stores_recall", 0, 1, count),
+        blank_accuracy=None if blanks is None else number(blanks, "blank_accuracy", 0, 1),
+        lengths=tuple(
+            [
+                (integer(length, "lengths", 1), numbers(recall, "lengths", 0, 1, count))
+                for length, recall in _tuples(fields["lengths"], "lengths", 2)
+            ]
+        ),
+        gradient=numbers(fields["gradient"], "gradient", 0, 1, count),
+        rising=json_fields.flag(fields["rising"], "rising"),
+        learning_rate=number(fields["learning_rate"], "learning_rate", 0, 1e9),
+        steps=integer(fields["steps"], "steps", 0),
+        symbols=integer(fields["symbols"], "symbols", 0),
+        seconds=number(fields["seconds"], "seconds", 1e-9, _LONGEST_SECONDS),
+        microseconds=number(fields["microseconds"], "microseconds", 1e-9, _LONGEST_SECONDS),
+        curve=tuple(
+            [
+                (
+                    integer(n, "curve", 0),
+                    number(recall, "curve", 0, 1),
+                    integer(span, "curve", -1, max_delay),
+                )
+                for n, recall, span in _tuples(fields.get("curve", []), "curve", 3)
+            ]
+        ),
+        symbols_to_target=None
+        if symbols_to_target is None
+        else integer(symbols_to_target, "symbols_to_target", 0),
+        seconds_to_target=None
+        if to_target is None
+        else number(to_target, "seconds_to_target", 0, _LONGEST_SECONDS),
+    )
+
+
+def _delay_profile(value: Any, delay: int, most_bits: float) -> DelayProfile:
+    try:
+        fields = json_fields.members(value, _DELAY_FIELDS)
+        trials = integer(fields["trials"], "trials", 1)
+        low = number(fields["low"], "low", 0, 1)
+        return DelayProfile(
+            delay=integer(fields["delay"], "delay", delay, delay),
+            trials=trials,
+            correct=integer(fields["correct"], "correct", 0, trials),
+            low=low,
+            high=number(fields["high"], "high", low, 1),
+            bits=number(fields["bits"], "bits", 0, most_bits),
+        )
+    except ValueError as e:
+        raise ValueError(f"delays[{delay}]: {e}") from None
+
+
+def _tuples(value: Any, name: str, width: int) -> list[list[Any]]:
+    items = json_fields.listed(value, name, 1_000)
+    if not all(type(item) is list and len(item) == width for item in items):
+        raise ValueError(f"{name} does not hold lists of {width}")
+    return items
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Return settings of any names; each is a text, a number, true, false, null or a list of them.
+
+    They are not read but shown: their names may change from version to version.
+    """
+    settings = json_fields.members(value, (), value)
+    if len(settings) > _MOST_SETTINGS:
+        raise ValueError(f"settings has {len(settings):,} names, more than {_MOST_SETTINGS}")
+    for name, setting in settings.items():
+        string(name, "settings")
+        several = type(setting) is list
+        for item in json_fields.listed(setting, "settings", 100) if several else [setting]:
+            if type(item) is str:
+                string(item, "settings")
+            elif item is not None and type(item) is not bool:
+                number(item, "settings", -1e18, 1e18)
+    return settings
+
+
+_PROFILE_FIELDS = frozenset(Profile.__dataclass_fields__)
+_SEED_FIELDS = frozenset(SeedProfile.__dataclass_fields__)
+_DELAY_FIELDS = frozenset(DelayProfile.__dataclass_fields__)
+_LATER_FIELDS = frozenset(("curve", "symbols_to_target", "seconds_to_target"))
+"""Fields that the profiles in docs/ do not all have."""
 
 
 def combine(profiles: Sequence[Profile]) -> Profile:

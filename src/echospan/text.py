@@ -34,3 +34,18 @@ def literal(text: object, longest: int = 1_000) -> "Text":
     from rich.text import Text
 
     return Text(plain(text, longest))
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """Return a value for use inside an error message: its `repr`, plain and short.
+
+    Args:
+        value: Anything, also a number with more digits than Python converts.
+        longest: The number of characters to keep.
+    """
+    if isinstance(value, int) and value.bit_length() > 4 * longest:
+        return f"a number of {value.bit_length():,} bits"
+    try:
+        return plain(repr(value), longest)
+    except (ValueError, RecursionError):  # such a number, or nested too deeply, inside of it
+        return f"a {type(value).__name__}"
