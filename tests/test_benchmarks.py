@@ -14,6 +14,7 @@ HOME = Path(__file__).parents[1]
     [
         ("gru", [], "ratio"),
         ("homework", ["--quick"], "target in 1 of 1 seeds"),
+        ("random_streams", ["--quick"], "0 collisions found"),
         ("shipped", ["--only", "bits"], "bits: the same"),
         ("span", ["--quick"], "lru"),
         ("coverage", ["--quick"], "of 2 seeds"),

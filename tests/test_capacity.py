@@ -225,10 +225,19 @@ class Flat(nn.Module):
     ("ask", "sentence"),
     [
         (lambda: memory_capacity(nn.GRU(3, 4, batch_first=True)), "reads 3 numbers a step"),
-        (lambda: memory_capacity(ring(4, 0.5), 0), "max lag 0 leaves nothing"),
-        (lambda: memory_capacity(ring(4, 0.5), rows=2), "2 rows tell no interval"),
-        (lambda: memory_capacity(ring(4, 0.5), confidence=95), "confidence 95 is not"),
-        (lambda: memory_capacity(ring(4, 0.5), amplitude=0), "amplitude 0 says nothing"),
+        (lambda: memory_capacity(ring(4, 0.5), 0), "max_lag is 0; use a whole number of 1 or more"),
+        (
+            lambda: memory_capacity(ring(4, 0.5), rows=2),
+            "rows is 2; use a whole number of 3 or more",
+        ),
+        (
+            lambda: memory_capacity(ring(4, 0.5), confidence=95),
+            "confidence is 95; use a share between 0 and 1",
+        ),
+        (
+            lambda: memory_capacity(ring(4, 0.5), amplitude=0),
+            "amplitude is 0; use a finite number above 0",
+        ),
         (lambda: memory_capacity(ring(40, 0.5), steps=40), "do not fit 39 directions"),
         (lambda: memory_capacity(Unstable()), "nan or infinity"),
         (lambda: memory_capacity(Flat()), r"returned \(20, 1200\) for an input of"),

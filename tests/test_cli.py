@@ -130,7 +130,7 @@ def test_damaged_and_foreign_runs_are_refused(fixed_run, tmp_path, capsys):
 
 def test_ctrl_c_keeps_what_was_reached(tmp_path):
     folder = tmp_path / "run"
-    command = ["train", "variable", "--out", folder, "--target", 0.999999, "--stream", 0]
+    command = ["train", "variable", "--out", folder, "--target", 0.9999, "--stream", 0]
     training = subprocess.Popen(
         [sys.executable, "-m", "echospan", *map(str, command)],
         stdout=subprocess.PIPE,

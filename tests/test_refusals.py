@@ -8,6 +8,7 @@ import ast
 import builtins
 import functools
 import json
+import math
 import os
 import pickle
 import sqlite3
@@ -75,6 +76,7 @@ from echospan.errors import (
     by_caller,
     option,
 )
+from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
 from echospan.grids import Grid, read
 from echospan.layers import find, fit_hidden, trusted
@@ -363,6 +365,10 @@ OTHERS = by_caller("", ", or let such characters go by with --other skip or --ot
 OUT = by_caller("", " with --out")
 
 
+def small():
+    return EchoModel(SMALL)
+
+
 def digits():
     return EchoModel(replace(SMALL, alphabet="0123456789"))
 
@@ -393,6 +399,84 @@ REFUSALS = [
     ),
     R(
         AlphabetError,
+        "the alphabet is 3, which is no text; "
+        "give its characters, or one of the names letters, letters-digits, bits",
+        lambda: Alphabet(3),
+    ),
+    R(
+        AlphabetError,
+        "the alphabet 'a·' has '·', which stands for a blank; "
+        "leave it out, or give another in its place",
+        lambda: Alphabet("a·"),
+        "train fixed --out new --alphabet a·",
+    ),
+    R(
+        AlphabetError,
+        "the text is 3; give a str of 'abc'",
+        lambda: load("run").echo(3),
+    ),
+    R(
+        AlphabetError,
+        "the ids are [1, 4]; give whole numbers from 0 to 3",
+        lambda: Alphabet("abc").decode([1, 4]),
+    ),
+    R(
+        AlphabetError,
+        "symbols is torch.int64 of shape (1, 1); "
+        "give ids from 0 to 3, int64, of shape (batch, time), time 1 or more",
+        lambda: load("run")(torch.tensor([[4]])),
+    ),
+    R(
+        SettingError,
+        "blank is 'a'; use one character that is not in the alphabet",
+        lambda: load("run").echo("abc", blank="a"),
+    ),
+    R(
+        CoreError,
+        "core is ReLU(), which is no module with an input_size and a hidden_size; "
+        "wrap the module with echospan.as_core",
+        lambda: EchoModel(SMALL, nn.ReLU()),
+    ),
+    R(
+        CoreError,
+        "core is a GRU that reads time first; build it with batch_first=True",
+        lambda: EchoModel(SMALL, nn.GRU(4, 8)),
+    ),
+    R(
+        DelayError,
+        "delay is 2.0; use a whole number from 0 to 2",
+        lambda: load("run").echo("abc", 2.0),
+    ),
+    R(
+        SettingError,
+        "model is 'run'; give an echospan.EchoModel, as echospan.load returns",
+        lambda: evaluate("run"),
+    ),
+    R(
+        SettingError,
+        "asked is [1, 1]; give each delay once",
+        lambda: evaluate(small(), asked=[1, 1]),
+    ),
+    R(
+        SettingError,
+        "an evaluation of the delays 2 alone has no span, which is over every delay from 0 up; "
+        "evaluate without asked=, or look at one delay with Evaluation.at",
+        lambda: evaluate(small(), trials=10, asked=[2]).span(),
+    ),
+    R(
+        SettingError,
+        "delay 1 was not asked in this evaluation; "
+        "it has 2; ask for more with evaluate(model, asked=…)",
+        lambda: evaluate(small(), trials=10, asked=[2]).reached([1], 0.5),
+    ),
+    R(
+        SettingError,
+        "deadline is nan; use a time of time.perf_counter(), or math.inf for none",
+        lambda: evaluate_span(small(), deadline=math.nan),
+    ),
+    R(SettingError, "folder is None; give a path", lambda: load(None)),
+    R(
+        AlphabetError,
         "the character 'B' at position 1 is not in the alphabet; write it in lower case" + OTHERS,
         lambda: load("run").echo("aBc"),
         "echo run aBc",
@@ -420,13 +504,40 @@ REFUSALS = [
         SettingError,
         "the core reads 16 features, of which the delay takes 16; "
         "make it wider, or ask it through read-outs",
-        lambda: EchoModel(ModelConfig(conditioning="input"), GRU(16, 8)),
+        lambda: EchoModel(ModelConfig(conditioning="input"), GRU(16, 8, batch_first=True)),
     ),
-    R(SettingError, "1 symbols leave nothing to remember; use 2 or more", lambda: EchoTask(1)),
     R(
         SettingError,
-        "max delay -1 lies in the future; use 0 or more",
-        lambda: EchoTask(max_delay=-1),
+        "past has the shape (1, 3); give the 8 symbols read before, of each of 2 rows",
+        lambda: EchoTask().targets(torch.ones(2, 4).long(), torch.zeros(1, 3).long()),
+    ),
+    R(
+        SettingError,
+        "symbols is torch.float32 of shape (2, 4); give whole numbers, of shape (batch, time)",
+        lambda: EchoTask().targets(torch.ones(2, 4)),
+    ),
+    R(
+        SettingError,
+        f"{option('target')} is 0.999999, which the 50,000 answers that decide cannot show even "
+        "if all are right; use 0.9999 or less",
+        lambda: TrainingConfig(target=0.999999),
+        "train fixed --out new --target 0.999999",
+    ),
+    R(
+        SettingError,
+        f"{option('seed')} is -1; use a whole number from 0 to 4294967295",
+        lambda: TrainingConfig(seed=-1),
+        "train fixed --out new --seed -1",
+    ),
+    R(
+        SettingError,
+        f"{option('device')} is ''; use a text, such as cpu",
+        lambda: TrainingConfig(device=""),
+    ),
+    R(
+        SettingError,
+        "conditioning is 'both'; use one of readout, input",
+        lambda: ModelConfig(conditioning="both"),
     ),
     R(
         SettingError,
@@ -962,7 +1073,18 @@ REFUSALS = [
         "this is no profile of echospan ('seeds'); give what Profile.to_json wrote",
         lambda: Profile.from_json("{}"),
     ),
-    R(SettingError, "there is nothing to combine; give one profile or more", lambda: combine([])),
+    R(SettingError, "profiles is empty; give one or more profiles", lambda: combine([])),
+    R(SettingError, "profiles is 3; give a list of profiles", lambda: combine(3)),
+    R(
+        SettingError,
+        "profiles is 3; give a list of what echospan.profile returns",
+        lambda: combine([3]),
+    ),
+    R(
+        SettingError,
+        "on_model is 3; give a function of a seed and its model, or None",
+        lambda: profile("gru", on_model=3),
+    ),
     R(
         SettingError,
         "the seeds [0, 0] are not all different; combine each run once",
@@ -976,31 +1098,31 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "the budget is 0.0 seconds; give it a finite number above 0",
+        f"{option('seconds')} is 0.0; use a finite number above 0",
         lambda: profile("gru", seconds=0.0),
         "profile gru --seconds 0",
     ),
     R(
         SettingError,
-        "the budget is 0 symbols; give it some, such as 1_000_000",
+        f"{option('symbols')} is 0; use a whole number of 1 or more",
         lambda: profile("gru", symbols=0),
         "profile gru --symbols 0",
     ),
     R(
         SettingError,
-        "there are no seeds; give at least one, each once",
+        f"{option('seeds')} is empty; give one or more whole numbers",
         lambda: profile("gru", seeds=()),
         "profile gru --seeds",
     ),
     R(
         SettingError,
-        "the seeds [1, 1] are not all different; give at least one, each once",
+        f"{option('seeds')} is [1, 1]; give each once",
         lambda: profile("gru", seeds=(1, 1)),
         "profile gru --seeds 1 1",
     ),
     R(
         SettingError,
-        "the recall asked for is 0.0; use a share between 0 and 1, such as 0.99",
+        f"{option('at')} is 0.0; use a share between 0 and 1, such as 0.99",
         lambda: profile("gru", at=0.0),
         "profile gru --at 0",
     ),
@@ -1012,11 +1134,21 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "there are no learning rates; give one or more, or leave them out",
+        f"{option('learning_rates')} is empty; give one or more numbers above 0",
         lambda: profile("gru", learning_rates=()),
         "profile gru --learning-rates",
     ),
     # capacity
+    R(
+        SettingError,
+        "core is 3; give a module or function of (batch, time, 1)",
+        lambda: memory_capacity(3),
+    ),
+    R(
+        SettingError,
+        "states is no array of numbers (<>); give a NumPy array or a tensor",
+        lambda: capacity_of_states(np.zeros(5), "abc"),
+    ),
     R(
         SettingError,
         "a core that reads 3 numbers a step has no single input to remember; "
@@ -1025,7 +1157,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "an input of amplitude 0 says nothing; use more than 0",
+        "amplitude is 0; use a finite number above 0",
         lambda: memory_capacity(ring(4, 0.5), amplitude=0),
     ),
     R(
@@ -1047,17 +1179,17 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "max lag 0 leaves nothing to remember; use 1 or more",
+        "max_lag is 0; use a whole number of 1 or more",
         lambda: memory_capacity(ring(4, 0.5), 0),
     ),
     R(
         SettingError,
-        "2 rows tell no interval; use 3 or more; 20 are usual",
+        "rows is 2; use a whole number of 3 or more",
         lambda: memory_capacity(ring(4, 0.5), rows=2),
     ),
     R(
         SettingError,
-        "confidence 95 is not a probability; use 0.95, say",
+        "confidence is 95; use a share between 0 and 1, such as 0.99",
         lambda: memory_capacity(ring(4, 0.5), confidence=95),
     ),
     R(

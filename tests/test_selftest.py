@@ -57,9 +57,10 @@ def counts_blanks(model, *, trials, seed):
 
 
 def counts_from_one(model, *, trials, seed):
-    """Calls the symbol just read delay 1, as POPGym does."""
+    """Calls the symbol just read delay 1, as POPGym does, and delay 0 what it is asked first."""
     good = evaluate(model, trials=trials, seed=seed)
-    return replace(good, delays=tuple(replace(d, delay=d.delay + 1) for d in good.delays))
+    later = (replace(d, delay=d.delay + 1) for d in good.delays[:-1])
+    return replace(good, delays=(good.delays[0], *later))
 
 
 def in_nats(model, *, trials, seed):

@@ -91,8 +91,8 @@ def test_everything_is_made_where_it_belongs_whatever_the_default_device():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"symbols": 1}, "1 symbols leave nothing to remember; use 2 or more"),
-        ({"max_delay": -1}, "max delay -1 lies in the future; use 0 or more"),
+        ({"symbols": 1}, "symbols is 1; use a whole number of 2 or more"),
+        ({"max_delay": -1}, "max_delay is -1; use a whole number of 0 or more"),
     ],
 )
 def test_a_task_that_asks_nothing_is_refused(settings, sentence):

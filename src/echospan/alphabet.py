@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from echospan.errors import AlphabetError, by_caller
+from echospan.validation import shown
 
 BLANK = 0
 """The id of the blank: nothing to say yet."""
@@ -30,12 +31,23 @@ class Alphabet:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be told apart."""
+        if not isinstance(self.characters, str):
+            raise AlphabetError(
+                f"the alphabet is {shown(self.characters)}, which is no text",
+                "give its characters, or one of the names " + ", ".join(NAMED),
+            )
         seen: set[str] = set()
         for c in self.characters:
             if c in seen:
                 raise AlphabetError(
                     f"the alphabet {self.characters!r} has {c!r} twice",
                     "give each character once, or one of the names " + ", ".join(NAMED),
+                )
+            if c == BLANK_MARK or "\ud800" <= c <= "\udfff":
+                what = "stands for a blank" if c == BLANK_MARK else "is half a character"
+                raise AlphabetError(
+                    f"the alphabet {self.characters!r} has {c!r}, which {what}",
+                    "leave it out, or give another in its place",
                 )
             seen.add(c)
         if len(seen) < 2:
@@ -48,7 +60,11 @@ class Alphabet:
         return len(self.characters)
 
     def encode(self, text: str, start: int = 0) -> list[int]:
-        """Ids of `text`; `start` is added to the position an AlphabetError names."""
+        """Return the ids of `text`; `start` is added to the position an AlphabetError names."""
+        if not isinstance(text, str):
+            raise AlphabetError(
+                f"the text is {shown(text)}", f"give a str of {shown(self.characters)}"
+            )
         ids = [self.characters.find(c) + 1 for c in text]
         if BLANK in ids:
             at = ids.index(BLANK)
@@ -63,10 +79,18 @@ class Alphabet:
         return ids
 
     def decode(self, ids: Iterable[int], blank: str = BLANK_MARK) -> str:
-        """Text of `ids`, the blank drawn as `blank`."""
-        return "".join(self.characters[i - 1] if i else blank for i in ids)
+        """Return the text of `ids`, each from 0 to `len(self)`; 0 is drawn as `blank`."""
+        drawn = dict(enumerate((blank, *self.characters)))
+        try:
+            return "".join(map(drawn.__getitem__, ids))
+        except (KeyError, TypeError):
+            raise AlphabetError(
+                f"the ids are {shown(ids)}", f"give whole numbers from 0 to {len(self)}"
+            ) from None
 
 
 def alphabet(name_or_characters: str) -> Alphabet:
-    """The named alphabet, or the one made of these characters."""
-    return Alphabet(NAMED.get(name_or_characters, name_or_characters))
+    """Return the named alphabet, or the one made of these characters."""
+    if isinstance(name_or_characters, str):
+        name_or_characters = NAMED.get(name_or_characters, name_or_characters)
+    return Alphabet(name_or_characters)

@@ -35,7 +35,9 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from echospan.errors import SettingError
+from echospan.errors import SettingError, first_line, option
+from echospan.random_streams import Purpose, check_seed, generator
+from echospan.validation import not_allowed, positive, share, whole
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,21 @@ def memory_capacity(
     in `rows` independent sequences from the empty state, whose first `warm_up` steps (default:
     twice the longest lag and 100 more) do not count; `steps` are those that do, in all rows.
     """
+    if not callable(core):
+        raise not_allowed("core", core, "give a module or function of (batch, time, 1)")
+    max_lag, rows, confidence = _checked(max_lag, rows, confidence)
+    steps, amplitude = whole("steps", steps, 1), positive("amplitude", amplitude)
+    seed = check_seed(seed)
     width = getattr(core, "input_size", 1)
     if width != 1:
         raise SettingError(
             f"a core that reads {width} numbers a step has no single input to remember",
             "build it with an input of width 1",
         )
-    if amplitude <= 0:
-        raise SettingError(f"an input of amplitude {amplitude} says nothing", "use more than 0")
-    warm_up = max(2 * max_lag + 100 if warm_up is None else warm_up, max_lag)
-    _check(max_lag, rows, confidence)
+    warm_up = 2 * max_lag + 100 if warm_up is None else max(whole("warm_up", warm_up), max_lag)
     time = warm_up + math.ceil(steps / rows)
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.rand(rows, time, generator=generator, dtype=torch.double)
+    stream = generator(Purpose.CAPACITY, seed)
+    inputs = torch.rand(rows, time, generator=stream, dtype=torch.double)
     inputs = (2 * inputs - 1) * amplitude
     weight = _first_weight(core)
     x = inputs.unsqueeze(-1).to(weight.device, weight.dtype.to_real())
@@ -129,14 +133,15 @@ def capacity_of_states(
     first `max_lag` steps, so that no held-out answer was read in a piece that was fitted. Records
     that are apart already go in as `inputs (rows, time)` and `states (rows, time, nodes)`.
     """
-    u, x = torch.as_tensor(inputs).double(), torch.as_tensor(states)
+    max_lag, rows, confidence = _checked(max_lag, rows, confidence)
+    warm_up = whole("warm_up", warm_up)
+    u, x = _record("inputs", inputs).double(), _record("states", states)
     if x.dim() != u.dim() + 1 or x.shape[:-1] != u.shape or u.dim() not in (1, 2):
         raise SettingError(
             f"inputs {tuple(u.shape)} and states {tuple(x.shape)} do not belong together",
             "give (time,) and (time, nodes), or both with rows in front",
         )
     if u.dim() == 1:
-        _check(max_lag, rows, confidence)
         length = (len(u) - warm_up) // rows
         if length <= max_lag:
             raise SettingError(
@@ -146,17 +151,27 @@ def capacity_of_states(
         u = u[warm_up : warm_up + rows * length].reshape(rows, length)
         x = x[warm_up : warm_up + rows * length].reshape(rows, length, -1)
         return _measure(u, x, max_lag, max_lag, confidence, {"warm_up": warm_up})
+    whole("rows", len(u), 3)
     skip = max(max_lag, warm_up)
     return _measure(u, x, max_lag, skip, confidence, {"warm_up": skip})
 
 
-def _check(max_lag: int, rows: int, confidence: float) -> None:
-    if max_lag < 1:
-        raise SettingError(f"max lag {max_lag} leaves nothing to remember", "use 1 or more")
-    if rows < 3:
-        raise SettingError(f"{rows} rows tell no interval", "use 3 or more; 20 are usual")
-    if not 0 < confidence < 1:
-        raise SettingError(f"confidence {confidence} is not a probability", "use 0.95, say")
+def _checked(max_lag: int, rows: int, confidence: float) -> tuple[int, int, float]:
+    return (
+        whole("max_lag", max_lag, 1),
+        whole("rows", rows, 3),  # fewer have no interval
+        share("confidence", confidence),
+    )
+
+
+def _record(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise SettingError(
+            f"{option(name)} is no array of numbers ({first_line(e)})",
+            "give a NumPy array or a tensor",
+        ) from None
 
 
 def _first_weight(core: object) -> Tensor:
@@ -172,7 +187,6 @@ def _measure(
     u: Tensor, x: Tensor, max_lag: int, skip: int, confidence: float, law: dict[str, Any]
 ) -> Capacity:
     """Inputs `(rows, time)` and states `(rows, time, nodes)`, the first `skip` steps uncounted."""
-    _check(max_lag, len(u), confidence)
     rows, length, lags = len(u), max(0, u.shape[1] - skip), max_lag + 1
     basis = _orthonormal(x[:, skip:].cpu())  # (rows, length, rank + 1)
     rank = basis.shape[-1] - 1

@@ -27,6 +27,7 @@ from echospan import __version__
 from echospan.errors import EchospanError, RunError, by_caller, first_line, option
 from echospan.model import EchoModel
 from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
+from echospan.validation import path as a_path
 
 FORMAT = 3
 """Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
@@ -355,7 +356,7 @@ def load(folder: str | Path) -> EchoModel:
 
 def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
     """As `load`, and the recipe that made the model."""
-    path = Path(folder)
+    path = a_path("folder", folder)
     again = "train it anew with echospan train"
     if not path.is_dir():
         raise RunError(

@@ -124,7 +124,7 @@ class StoreError(EchospanError, OSError):
 
 def nearest(name: str, there: Iterable[str]) -> str:
     """`did you mean this? ` where one of these is near, nothing elsewhere."""
-    near = difflib.get_close_matches(name, list(there), 1)
+    near = difflib.get_close_matches(str(name), list(there), 1)
     return f"did you mean {near[0]}? " if near else ""
 
 

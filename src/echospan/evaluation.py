@@ -1,9 +1,10 @@
 """Recall, blanks, span, bits and stream errors, by their definitions; functions of a model."""
 
+import itertools
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,8 +15,11 @@ from scipy.stats import norm
 from torch.nn import functional as F
 
 from echospan import __version__
-from echospan.model import EchoModel
+from echospan.errors import SettingError
+from echospan.model import EchoModel, check_delay, evaluating
+from echospan.random_streams import Purpose, check_seed, generator
 from echospan.tasks import EchoTask
+from echospan.validation import fraction, moment, not_allowed, several, shown, whole
 
 
 @lru_cache
@@ -73,9 +77,22 @@ class DelayRecall:
         }
 
 
+def leading_span(lows: Iterable[float], at: float) -> int:
+    """Return the span of lower ends of intervals by delay, from delay 0 up.
+
+    Args:
+        lows: The lower end of the interval of recall at delay 0, 1, …
+        at: The least that each of them must be.
+
+    Returns:
+        The largest D such that every delay up to D reaches `at`; −1 where delay 0 does not.
+    """
+    return sum(1 for _ in itertools.takewhile(lambda low: low >= at, lows)) - 1
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """Recall at every delay from 0 up, and the blanks."""
+    """Recall at the delays that were asked, every delay from 0 up where not told otherwise."""
 
     delays: tuple[DelayRecall, ...]
     blanks: int
@@ -91,18 +108,50 @@ class Evaluation:
         """Sum over the delays: a lower bound on what the hidden state says of the past."""
         return sum(d.bits for d in self.delays)
 
-    def span(self, at: float = 0.99) -> int:
-        """Largest D with the interval's lower end at least `at` at every d ≤ D; −1 for none."""
-        reached = -1
-        for d in self.delays:
-            if d.interval[0] < at:
-                break
-            reached = d.delay
-        return reached
+    def at(self, delay: int) -> DelayRecall:
+        """Return recall at one delay.
 
-    def reached(self, asked: tuple[int, ...], target: float) -> bool:
-        """Whether the interval's lower end is at least `target` at every delay asked for."""
-        return all(self.delays[d].interval[0] >= target for d in asked)
+        Raises:
+            SettingError: If that delay was not asked in this evaluation.
+        """
+        for d in self.delays:
+            if d.delay == delay:
+                return d
+        asked = ", ".join(str(d.delay) for d in self.delays)
+        raise SettingError(
+            f"delay {shown(delay)} was not asked in this evaluation",
+            f"it has {asked or 'none'}; ask for more with evaluate(model, asked=…)",
+        )
+
+    def span(self, at: float = 0.99) -> int:
+        """Return the largest D such that recall is surely at least `at` at every d ≤ D.
+
+        Args:
+            at: The least lower end of recall's 95 % interval, from 0 to 1; default 0.99.
+
+        Returns:
+            D, or −1 where delay 0 falls short already.
+
+        Raises:
+            SettingError: If not every delay from 0 up was asked: then there is no span to tell.
+        """
+        at = fraction("at", at)
+        asked = [d.delay for d in self.delays]
+        if sorted(asked) != list(range(len(asked))):
+            raise SettingError(
+                f"an evaluation of the delays {', '.join(map(str, asked))} alone has no span, "
+                "which is over every delay from 0 up",
+                "evaluate without asked=, or look at one delay with Evaluation.at",
+            )
+        return leading_span((self.at(d).interval[0] for d in range(len(asked))), at)
+
+    def reached(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether the interval's lower end is at least `target` at every delay in `asked`.
+
+        Raises:
+            SettingError: If one of these delays was not asked in this evaluation.
+        """
+        return all(self.at(d).interval[0] >= target for d in asked)
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -148,12 +197,7 @@ class SpanEvaluation:
         return self._reach(1)
 
     def _reach(self, end: int) -> int:
-        reached = -1
-        for d, interval in enumerate(self.intervals):
-            if interval[end] < self.at:
-                break
-            reached = d
-        return reached
+        return leading_span((interval[end] for interval in self.intervals), self.at)
 
 
 def evaluate_span(
@@ -164,19 +208,32 @@ def evaluate_span(
     seed: int = 1,
     deadline: float = math.inf,
 ) -> SpanEvaluation:
-    """The span, with trials spent where its edge is until that is decided.
+    """Measure the span, with most trials at its edge.
 
-    A first look asks every delay; each further one, twice as long, only the delays that may still
-    move the span, up to `trials` answers at each or the `deadline` (of `time.perf_counter`). The
-    intervals are always valid and, over all delays together, hold at 95 %: as if the answers were
-    independent, which those of one sequence are not quite.
+    A first round asks every delay. Each further round, twice as long, asks only the delays that may
+    still move the span. The intervals are valid at every round and hold together, over all delays,
+    at 95 %: as if the answers were independent, which those of one sequence are not quite.
+
+    Args:
+        model: The model to measure, in `eval()` meanwhile.
+        at: The least recall at every delay of the span, from 0 to 1; default 0.99.
+        trials: The most answers at each delay, 1 or more; default 64,000.
+        seed: Names the random streams, of `Purpose.SPAN`; default 1.
+        deadline: A time of `time.perf_counter()` after which no further round begins.
+
+    Raises:
+        SettingError: For an argument out of its range.
     """
+    check_model(model)
+    at, trials, seed = fraction("at", at), whole("trials", trials, 1), check_seed(seed)
+    deadline = moment("deadline", deadline)
     n = model.max_delay + 1
     confidence = 1 - 0.05 / n
     delays: list[DelayRecall] = [DelayRecall(d, 0, 0, 0.0) for d in range(n)]
     asked, look, size, spent, blanks = list(range(n)), 0, min(2_000, trials), 0, None
     while asked and size > 0 and (look == 0 or time.perf_counter() < deadline):
-        seen = evaluate(model, trials=size, seed=seed + 7919 * look, asked=asked)
+        stream = generator(Purpose.SPAN, seed, look)
+        seen = measure(model, stream, trials=size, asked=asked)
         blanks = blanks or seen
         for new in seen.delays:
             old = delays[new.delay]
@@ -196,7 +253,6 @@ def evaluate_span(
     return SpanEvaluation(tuple(delays), intervals, blanks.blank_accuracy, at)
 
 
-@torch.no_grad()
 def evaluate(
     model: EchoModel,
     *,
@@ -205,39 +261,81 @@ def evaluate(
     seed: int = 1,
     asked: Sequence[int] | None = None,
 ) -> Evaluation:
-    """Recall on fresh random symbols, from the empty state, with the model in `eval()`.
+    """Measure recall by delay on fresh random symbols, from the empty state.
 
-    At least `trials` answers at every delay, from sequences of `length` symbols (default: twice
-    the longest delay and 5 more). `seed` names the stream; what stops a training uses another one.
-    `asked`: the delays to ask, where not all are wanted; they alone are answered and in the result.
+    No training of any seed reads these symbols, and none of its decisions depends on them: they
+    come from streams of their own (`echospan.random_streams`).
+
+    Args:
+        model: The model to measure, in `eval()` meanwhile.
+        trials: The least number of answers at every delay, 1 or more; default 20,000.
+        length: Symbols of a sequence, more than the longest delay; default: twice the longest
+            delay and 5 more.
+        seed: Names the random stream, from 0 to 2**32 − 1; default 1.
+        asked: The delays to ask, each once; default: every one from 0 to the longest. Where some
+            are left out, the result holds the others alone and has no span.
+
+    Returns:
+        Recall at each delay that was asked, and the blanks.
+
+    Raises:
+        SettingError: For an argument out of its range.
+        DelayError: For a delay that the model was not trained on.
     """
+    check_model(model)
+    trials = whole("trials", trials, 1)
+    if length is not None:
+        length = whole("length", length, model.max_delay + 1)
+    if asked is not None:
+        asked = [check_delay(d, model.max_delay) for d in several("asked", asked, "delays")]
+        if len(set(asked)) < len(asked):
+            raise not_allowed("asked", asked, "give each delay once")
+    stream = generator(Purpose.RECALL, seed)
+    return measure(model, stream, trials=trials, length=length, asked=asked)
+
+
+def check_model(model: object) -> None:
+    """Raise SettingError for what cannot be measured as a model is."""
+    parts = ("alphabet", "max_delay", "readouts")
+    if not (isinstance(model, torch.nn.Module) and all(hasattr(model, part) for part in parts)):
+        raise not_allowed("model", model, "give an echospan.EchoModel, as echospan.load returns")
+
+
+@torch.no_grad()
+def measure(
+    model: EchoModel,
+    stream: torch.Generator,
+    *,
+    trials: int,
+    length: int | None = None,
+    asked: Sequence[int] | None = None,
+) -> Evaluation:
+    """Measure recall as `evaluate` does, on symbols drawn from `stream`, a generator on the CPU."""
     task = EchoTask(len(model.alphabet), model.max_delay)
-    steps = max(length or 2 * model.max_delay + 5, model.max_delay + 1)
+    steps = 2 * model.max_delay + 5 if length is None else length
     rows = math.ceil(trials / (steps - model.max_delay))
     device = model.readouts.weight.device
-    generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
     which = list(range(model.max_delay + 1)) if asked is None else list(asked)
-    few, n = len(which) <= model.max_delay, len(which)
+    few, n = which != list(range(model.max_delay + 1)), len(which)
     of_delay = torch.tensor(which, device=device)
     due = torch.arange(steps, device=device)[:, None] >= of_delay
     correct = torch.zeros(n, dtype=torch.long, device=device)
     nats = torch.zeros(n, dtype=torch.double, device=device)
     blanks_correct = 0
     chunk = max(1, 5_000_000 // (steps * n * (task.symbols + 1)))
-    for start in range(0, rows, chunk):
-        symbols, targets = task.batch(min(chunk, rows - start), steps, generator)
-        if few:
-            logits, targets = model.ask(symbols, of_delay), targets[..., of_delay]
-        else:
-            logits, _ = model(symbols)
-        right = logits.argmax(-1) == targets
-        correct += (right & due).sum((0, 1))
-        blanks_correct += int((right & ~due).sum())
-        loss = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
-        nats += (loss.view_as(targets) * due).double().sum((0, 1))
-    model.train(was_training)
+    with evaluating(model):
+        for start in range(0, rows, chunk):
+            symbols = task.draw(min(chunk, rows - start), steps, stream).to(device)
+            targets = task.targets(symbols)
+            if few:
+                logits, targets = model.ask(symbols, of_delay), targets[..., of_delay]
+            else:
+                logits, _ = model(symbols)
+            right = logits.argmax(-1) == targets
+            correct += (right & due).sum((0, 1))
+            blanks_correct += int((right & ~due).sum())
+            loss = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none")
+            nats += (loss.view_as(targets) * due).double().sum((0, 1))
     delays = []
     for i, d in enumerate(which):
         answers = rows * (steps - d)
@@ -251,52 +349,78 @@ def length_recall(
     window: int,
     *,
     trials: int = 20_000,
-    seed: int = 3,
+    seed: int = 1,
     deadline: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """Recall by delay in sequences of 1, 2, 5 and 10 times the training length `window`.
+    """Measure recall by delay in sequences of 1, 2, 5 and 10 times the training length.
 
-    The longer ones are left out once the `deadline`, of `time.perf_counter`, is past.
+    Args:
+        model: The model to measure, in `eval()` meanwhile.
+        window: Symbols of a sequence in training, 1 or more.
+        trials: The least number of answers at every delay and length; default 20,000.
+        seed: Names the random streams, of `Purpose.LENGTHS`; default 1.
+        deadline: A time of `time.perf_counter()` after which no longer length is begun.
+
+    Returns:
+        For each length `{times, length, recall, low}`: how many times the training length, symbols
+        of a sequence (no fewer than a delay needs), recall by delay, and the lower end of its
+        95 % interval by delay.
     """
-    told: list[dict[str, Any]] = []
+    check_model(model)
+    window, trials = whole("window", window, 1), whole("trials", trials, 1)
+    seed, deadline = check_seed(seed), moment("deadline", deadline)
+    measured: list[dict[str, Any]] = []
     for times in (1, 2, 5, 10):
-        if told and time.perf_counter() > deadline:
+        if measured and time.perf_counter() > deadline:
             break
-        seen = evaluate(model, trials=trials, length=times * window, seed=seed)
-        recall = [d.recall for d in seen.delays]
-        told.append({"times": times, "length": times * window, "recall": recall})
-    return told
+        length = max(times * window, model.max_delay + 1)
+        stream = generator(Purpose.LENGTHS, seed, times)
+        delays = measure(model, stream, trials=trials, length=length).delays
+        recall, low = [d.recall for d in delays], [d.interval[0] for d in delays]
+        measured.append({"times": times, "length": length, "recall": recall, "low": low})
+    return measured
 
 
 @torch.no_grad()
 def stream_errors(
-    model: EchoModel, symbols: int, *, streams: int = 100, seed: int = 2
+    model: EchoModel, symbols: int, *, streams: int = 100, seed: int = 1
 ) -> tuple[int, list[int]]:
-    """Wrong answers by delay in `streams` unbroken streams, `symbols` symbols in all.
+    """Count wrong answers by delay in unbroken streams, the hidden state never reset.
 
-    The hidden state is never reset; the first `max_delay` answers of each stream are not counted.
-    Returns the number of symbols answered and the errors at each delay.
+    Args:
+        model: The model to measure, in `eval()` meanwhile.
+        symbols: How many symbols are answered in all, 1 or more; rounded up to a multiple of
+            `streams`. The first `max_delay` answers of each stream are not counted.
+        streams: How many streams run side by side, 1 or more; default 100.
+        seed: Names the random stream, from 0 to 2**32 − 1; default 1.
+
+    Returns:
+        The number of symbols answered, and the errors at each delay.
+
+    Raises:
+        SettingError: For an argument out of its range.
     """
+    check_model(model)
+    symbols, streams = whole("symbols", symbols, 1), whole("streams", streams, 1)
     task = EchoTask(len(model.alphabet), model.max_delay)
     device = model.readouts.weight.device
-    generator = torch.Generator(device).manual_seed(seed)
-    was_training = model.training
-    model.eval()
+    stream = generator(Purpose.STREAM, seed)
     streams = min(streams, symbols)
     left = math.ceil(symbols / streams)
     answered = left * streams
     state, past, first = None, task.empty_past(streams, device), True
     errors = torch.zeros(model.max_delay + 1, dtype=torch.long, device=device)
-    while left > 0 or first:
-        steps = model.max_delay if first else min(left, 50)
-        if steps:
-            read, targets = task.batch(streams, steps, generator, past)
-            logits, state = model(read, state)
-            past = task.carry(read, past)
-            if not first:
-                errors += (logits.argmax(-1) != targets).sum((0, 1))
-        left, first = left - (0 if first else steps), False
-    model.train(was_training)
+    with evaluating(model):
+        while left > 0 or first:
+            steps = model.max_delay if first else min(left, 50)
+            if steps:
+                read = task.draw(streams, steps, stream).to(device)
+                targets = task.targets(read, past)
+                logits, state = model(read, state)
+                past = task.carry(read, past)
+                if not first:
+                    errors += (logits.argmax(-1) != targets).sum((0, 1))
+            left, first = left - (0 if first else steps), False
     return answered, errors.tolist()
 
 

@@ -30,6 +30,7 @@ from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
 from echospan.model import EchoModel
 from echospan.packing import pack as pack
+from echospan.random_streams import Purpose, python_random
 from echospan.steps import plain_step
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def verify(model: EchoModel, graphs: Graphs, *, draws: int = 200, steps: int = 1
     Raises ExportError where they are apart by more than rounding, or no sound graphs.
     """
     check_gru(graphs)
-    chance = random.Random(0)
+    chance = python_random(Purpose.EXPORT, 0)
     full, step = _Session(model, graphs.full), _Session(model, graphs.step)
     drawn = chained = 0.0
     for draw in range(draws):

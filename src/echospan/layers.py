@@ -14,6 +14,7 @@ from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, as_core, copy_module, make_core, tensors
 from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
+from echospan.random_streams import Purpose, seeded
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -91,8 +92,7 @@ def _tried_in_training(core: Any, name: str) -> None:
 
 def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
     """A fresh core of a layer, its promises not yet looked at, beyond those as_core asks for."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(Purpose.LAYER, seed):
         if isinstance(layer, str):
             return make_core(layer, features or symbols, hidden)
         module = (

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.cores import batch_dim, tensors
-from echospan.evaluation import wilson
+from echospan.evaluation import leading_span, wilson
 from echospan.model import EchoModel
+from echospan.random_streams import Purpose, seeded
+from echospan.random_streams import generator as stream_of
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import ReadoutLoss
@@ -32,9 +34,10 @@ Look = tuple[Tensor, Tensor, Tensor]
 """Outputs `(rows, hidden)`, states `(rows, numbers)` and answers `(rows, delay)` of one moment."""
 
 
-def looks_into(model: EchoModel, task: EchoTask, seed: int, rows: int = 256) -> Iterator[Look]:
+def looks_into(
+    model: EchoModel, task: EchoTask, generator: torch.Generator, rows: int = 256
+) -> Iterator[Look]:
     """Fresh looks at every third step of sequences like those in which recall is measured."""
-    generator = torch.Generator().manual_seed(seed)
     length = 2 * task.max_delay + 4
     with torch.no_grad():
         one, two = (
@@ -103,10 +106,10 @@ def probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple
     Both begin as the trained read-outs and see nothing twice, so neither can learn by heart.
     """
     model.eval()
-    looks, start = looks_into(model, task, seed + 13), time.perf_counter()
+    looks = looks_into(model, task, stream_of(Purpose.PROBE_FITTING, seed))
+    start = time.perf_counter()
     first = [torch.cat(next(looks)[:2], 1) for _ in range(4)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(Purpose.PROBE_WEIGHTS, seed):
         probes = [_Probe(model, None), _Probe(model, torch.cat(first))]
     optimisers = [torch.optim.Adam(p.parameters(), lr=PROBE_RATE) for p in probes]
     for step in range(PROBE_STEPS):
@@ -124,6 +127,7 @@ def probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple
             loss.backward()
             optimiser.step()
     trials, right = 0, [torch.zeros(task.max_delay + 1, dtype=torch.long) for _ in probes]
+    looks = looks_into(model, task, stream_of(Purpose.PROBE_RECALL, seed))
     with torch.no_grad():
         while trials < PROBED and (trials < 2_000 or time.perf_counter() < deadline):
             y, state, answers = next(looks)
@@ -136,18 +140,14 @@ def probe(model: EchoModel, task: EchoTask, seed: int, deadline: float) -> tuple
 
 
 def probed_span(found: Found, at: float) -> int:
-    """Largest D whose interval's lower end is at least `at` at every d ≤ D; −1 for none."""
-    reached = -1
-    for d, correct in enumerate(found[1]):
-        if wilson(correct, found[0])[0] < at:
-            break
-        reached = d
-    return reached
+    """Return the span of a probe, by the lower ends of the intervals of its recall."""
+    trials, correct = found
+    return leading_span((wilson(n, trials)[0] for n in correct), at)
 
 
 def gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
     """|∂(v · y_t)/∂x_{t−d}| by d, v random, over 16 sequences; the largest is 1."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream_of(Purpose.GRADIENT, seed)
     time = 2 * task.max_delay + 2
     x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
     y, _ = model.core(x)

@@ -25,14 +25,25 @@ from torch import nn
 from echospan import json_fields
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.errors import DivergenceError, SettingError
-from echospan.evaluation import evaluate, evaluate_span, length_recall, versions
+from echospan.evaluation import evaluate_span, length_recall, measure, versions
 from echospan.json_fields import integer, number, numbers, string
 from echospan.layers import Layer, name_of, sizes_of, trusted
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
+from echospan.random_streams import Purpose, check_seed, generator
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
 from echospan.training import Progress, TrainingResult, train
+from echospan.validation import (
+    function,
+    kind,
+    not_allowed,
+    positive,
+    several,
+    share,
+    text,
+    whole,
+)
 
 RATES = {"attention": 3e-3, "tcn": 3e-3, "rnn": 3e-3, "lru": 5e-3, "gru": 7e-3}
 """Adam's rate for those of our cores that do not take 1e-2 well."""
@@ -417,8 +428,10 @@ def combine(profiles: Sequence[Profile]) -> Profile:
 
     Raises SettingError where they do not ask the same of the same, or a seed comes twice.
     """
-    if not profiles:
-        raise SettingError("there is nothing to combine", "give one profile or more")
+    profiles = [
+        kind("profiles", p, Profile, "a list of what echospan.profile returns")
+        for p in several("profiles", profiles, "profiles")
+    ]
     first = profiles[0]
     seeds = [s.seed for p in profiles for s in p.seeds]
     if len(set(seeds)) < len(seeds):
@@ -467,19 +480,24 @@ def profile(
     Raises CoreError for a module that cannot be a core, CheckError for one that sees the future,
     mixes rows or loses its state, SettingError for a budget of nothing.
     """
-    if not 0 < seconds < math.inf:
-        raise SettingError(f"the budget is {seconds} seconds", "give it a finite number above 0")
-    if symbols is not None and symbols < 1:
-        raise SettingError(f"the budget is {symbols} symbols", "give it some, such as 1_000_000")
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise SettingError(
-            "there are no seeds" if not seeds else f"the seeds {list(seeds)} are not all different",
-            "give at least one, each once",
-        )
-    if not 0 < at < 1:
-        raise SettingError(
-            f"the recall asked for is {at}", "use a share between 0 and 1, such as 0.99"
-        )
+    max_delay, batch = whole("max_delay", max_delay), whole("batch", batch, 1)
+    seconds, at = positive("seconds", seconds), share("at", at)
+    symbols, hidden, features = (
+        None if value is None else whole(option_name, value, 1)
+        for option_name, value in (("symbols", symbols), ("hidden", hidden), ("features", features))
+    )
+    seeds = [check_seed(seed, "seeds") for seed in several("seeds", seeds, "whole numbers")]
+    if len(set(seeds)) < len(seeds):
+        raise not_allowed("seeds", seeds, "give each once")
+    if learning_rates is not None:
+        learning_rates = [
+            positive("learning_rates", rate)
+            for rate in several("learning_rates", learning_rates, "numbers above 0")
+        ]
+    if name is not None:
+        name = text("name", name, "gru")
+    function("on_progress", on_progress, "a name and its progress")
+    function("on_model", on_model, "a seed and its model")
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
@@ -487,17 +505,15 @@ def profile(
         )
     if hidden is None:
         symbol = len(find_alphabet(alphabet)) + 1
-        hidden = symbol * (max(max_delay, 0) + 1) if layer == "delay_line" else 128
+        hidden = symbol * (max_delay + 1) if layer == "delay_line" else 128
     config = ModelConfig(alphabet=alphabet, max_delay=max_delay, hidden=hidden)
     characters = config.alphabet
     told = name or (layer if isinstance(layer, str) else name_of(layer))
     key = layer if isinstance(layer, str) else ""
     default = PILOTS if not key else (RATES.get(key, 1e-2),)
-    rates = default if learning_rates is None else tuple(map(float, learning_rates))
-    if not rates:
-        raise SettingError("there are no learning rates", "give one or more, or leave them out")
+    rates = default if learning_rates is None else tuple(learning_rates)
     runs, facts = [], {}
-    for seed in map(int, seeds):
+    for seed in seeds:
         start = time.perf_counter()
         core = trusted(layer, len(characters) + 1, hidden, features, seed)
         facts = sizes_of(core, max_delay)
@@ -590,7 +606,7 @@ def _one_seed(
         tried = {}
         for rate in rates:
             try:
-                tried[rate] = _bits(run(replace(training, **few, learning_rate=rate)))
+                tried[rate] = _bits(run(replace(training, **few, learning_rate=rate)), seed)
             except DivergenceError:
                 tried[rate] = -1.0
         left = 1 - 0.06 * len(rates)
@@ -605,12 +621,12 @@ def _one_seed(
     task = EchoTask(len(model.alphabet), model.max_delay)
     now = time.perf_counter()
     # Of what is left a third may go into each of: the trained read-outs, the probes, the rest.
-    seen = evaluate_span(model, at, seed=seed + 11, deadline=now + (deadline - now) / 3)
+    seen = evaluate_span(model, at, seed=seed, deadline=now + (deadline - now) / 3)
     reads, stores = probe(model, task, seed, time.perf_counter() + (deadline - now) / 3)
     if on_model is not None:
         on_model(seed, model)
     lengths = length_recall(
-        model, Recipe(model=config).window, trials=2_000, seed=seed + 17, deadline=deadline
+        model, Recipe(model=config).window, trials=2_000, seed=seed, deadline=deadline
     )
     there = next((p for p in result.history if p.evaluation.span(at) == model.max_delay), None)
     a_step = result.symbols // max(1, result.steps)
@@ -652,8 +668,8 @@ def _thinned(history: Sequence[Progress], points: int = 40) -> Sequence[Progress
     return [history[(i + 1) * len(history) // points - 1] for i in range(points)]
 
 
-def _bits(result: TrainingResult) -> float:
-    return evaluate(result.model, trials=2_000, seed=5).recalled_bits
+def _bits(result: TrainingResult, seed: int) -> float:
+    return measure(result.model, generator(Purpose.RATE, seed), trials=2_000).recalled_bits
 
 
 def _rising(history: Sequence[Progress]) -> bool:

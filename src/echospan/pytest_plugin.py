@@ -19,7 +19,9 @@ def assert_span(
     """
     __tracebackhide__ = True
     from echospan import profile
+    from echospan.validation import positive, whole
 
+    at_least, seconds = whole("at_least", at_least), positive("seconds", seconds)
     profiled = profile(module_or_factory, at_least, seconds=seconds, **settings)
     assert profiled.span >= at_least, (
         f"span {profiled.span} is shorter than {at_least}; train longer (seconds={2 * seconds:g}) "

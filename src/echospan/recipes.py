@@ -3,10 +3,21 @@
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from echospan.alphabet import NAMED, alphabet
 from echospan.errors import SettingError, option
+from echospan.random_streams import check_seed
+from echospan.validation import choice, fraction, kind, positive, share, text, whole
+
+DECIDING = 50_000
+"""Answers at every delay by which a training's target is decided, and by which it is reported."""
+
+HIGHEST_TARGET = DECIDING / (DECIDING + 1.96**2)
+"""The lower end of Wilson's 95 % interval where all of these answers are right."""
+
+_Conditioning = Literal["readout", "input"]
+_Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +34,22 @@ class ModelConfig:
     """The longest delay it answers at; it answers at 0, 1, … up to this one."""
     delay: int | None = None
     """The one delay that the target is asked of; each of them where it is left out."""
-    conditioning: Literal["readout", "input"] = "readout"
+    conditioning: _Conditioning = "readout"
     """readout: one linear read-out per delay; input: the delay is fed in beside each symbol."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
-        object.__setattr__(self, "alphabet", alphabet(self.alphabet).characters)
-        for name, least in (("hidden", 1), ("max_delay", 0)):
-            _at_least(name, getattr(self, name), least)
+        checked: dict[str, object] = {
+            "alphabet": alphabet(self.alphabet).characters,
+            "core": text("core", self.core, "gru"),
+            "hidden": whole("hidden", self.hidden, 1),
+            "max_delay": whole("max_delay", self.max_delay),
+            "conditioning": choice("conditioning", self.conditioning, get_args(_Conditioning)),
+        }
         if self.delay is not None:
-            _at_least("delay", self.delay, 0)
-            object.__setattr__(self, "max_delay", max(self.delay, self.max_delay))
+            checked["delay"] = delay = whole("delay", self.delay)
+            checked["max_delay"] = max(delay, self.max_delay)
+        _set(self, checked)
 
     @property
     def asked(self) -> tuple[int, ...]:
@@ -75,30 +91,33 @@ class TrainingConfig:
     """Decides weights and data; the same seed, machine and thread count give the same model."""
     device: str = "cpu"
     """Where it is trained: cpu, cuda, cuda:1, …; small models are fastest on the CPU."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: _Precision = "fp32"
     """bf16: products in bfloat16, weights and loss in float32; it pays for wide cores, on GPUs and
     on CPUs that have it."""
 
     def __post_init__(self) -> None:
         """Refuse a training that cannot run."""
-        for name in ("steps", "batch", "window", "symbols", "asked_at_once"):
+        checked: dict[str, object] = {
+            "target": share("target", self.target),
+            "steps": whole("steps", self.steps, 1),
+            "batch": whole("batch", self.batch, 1),
+            "polish": whole("polish", self.polish),
+            "seed": check_seed(self.seed),
+            "device": text("device", self.device, "cpu"),
+            "precision": choice("precision", self.precision, get_args(_Precision)),
+        }
+        for name in ("window", "symbols", "asked_at_once"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
-        _at_least("polish", self.polish, 0)
-        for name in ("seconds", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise SettingError(
-                    f"{option(name)} is {getattr(self, name)}", "use a finite number above 0"
-                )
-        if not 0 < self.target < 1:
+                checked[name] = whole(name, getattr(self, name), 1)
+        checked |= {n: positive(n, getattr(self, n)) for n in ("seconds", "learning_rate")}
+        checked |= {n: fraction(n, getattr(self, n)) for n in ("carry", "fall")}
+        if self.target > HIGHEST_TARGET:
             raise SettingError(
-                f"{option('target')} is {self.target}", "use a share between 0 and 1, such as 0.99"
+                f"{option('target')} is {self.target}, which the {DECIDING:,} answers that decide "
+                "cannot show even if all are right",
+                f"use {HIGHEST_TARGET:.4f} or less",
             )
-        for name in ("carry", "fall"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(
-                    f"{option(name)} is {getattr(self, name)}", "use a share from 0 to 1"
-                )
+        _set(self, checked)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +126,11 @@ class Recipe:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no settings."""
+        kind("model", self.model, ModelConfig, "an echospan.ModelConfig")
+        kind("training", self.training, TrainingConfig, "an echospan.TrainingConfig")
 
     @property
     def window(self) -> int:
@@ -134,9 +158,10 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise SettingError(f"{option(name)} is {value}", f"use a whole number of {least} or more")
+def _set(settings: Any, checked: Mapping[str, object]) -> None:
+    """Give a frozen dataclass its checked values, each in its plain type."""
+    for name, value in checked.items():
+        object.__setattr__(settings, name, value)
 
 
 RECIPES = {

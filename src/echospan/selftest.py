@@ -19,6 +19,8 @@ from echospan.alphabet import Alphabet
 from echospan.capacity import Capacity, controllability_rank, memory_capacity
 from echospan.evaluation import evaluate, stream_errors, wilson
 from echospan.model import EchoModel
+from echospan.random_streams import Purpose, check_seed, generator
+from echospan.validation import whole
 
 _SURE = 0.99999
 """Confidence of the intervals here: a few hundred shares are compared, and none should be out."""
@@ -192,7 +194,7 @@ class Forgetful(KnownModel):
         chances = torch.tensor(list(recalls), dtype=torch.double)
         super().__init__(len(chances) - 1, len(chances) - 1, **sizes)
         self.recalls = chances
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = generator(Purpose.SELFTEST, seed)
 
     def say(self, read: Tensor) -> Tensor:
         """A draw for each answer."""
@@ -276,6 +278,7 @@ class Momentary(nn.Module):
 
 def selftest(seed: int = 0, trials: int = 20_000) -> SelfTest:
     """Measure everything here, with `trials` answers at each delay of each model."""
+    seed, trials = check_seed(seed), whole("trials", trials, 1)
     start = time.perf_counter()
     answers = tuple(known_answers(seed, trials))
     return SelfTest(answers, seed, time.perf_counter() - start)
@@ -292,7 +295,7 @@ def known_answers(seed: int = 0, trials: int = 20_000) -> Iterator[KnownAnswer]:
     ]
     for name, model, holds in holders:
         yield from _holder(name, model, holds, seed, trials)
-    yield from _forgetful(Forgetful((1, 0.95, 0.9, 0.7, 0.5, 0.3), seed + 1000), seed, trials)
+    yield from _forgetful(Forgetful((1, 0.95, 0.9, 0.7, 0.5, 0.3), seed), seed, trials)
     yield from _capacities(seed)
 
 
@@ -316,7 +319,7 @@ def _holder(
     blank = holds * (holds - 1) / (delays * (delays - 1))
     measured = -1.0 if result.blank_accuracy is None else result.blank_accuracy
     yield KnownAnswer(f"{name}: blanks", "blank where it holds none", blank, measured, 1e-12)
-    answered, errors = stream_errors(cast(EchoModel, model), trials, seed=seed + 1)
+    answered, errors = stream_errors(cast(EchoModel, model), trials, seed=seed)
     shares = [_share(0.0 if d < holds else 1 - 1 / n, e, answered) for d, e in enumerate(errors)]
     yield _worst(f"{name}: errors in a stream", "as its recall, with no end", shares)
 
@@ -338,7 +341,7 @@ def _forgetful(model: Forgetful, seed: int, trials: int) -> Iterator[KnownAnswer
     known = "it knows every blank"
     measured = -1.0 if result.blank_accuracy is None else result.blank_accuracy
     yield KnownAnswer("forgetful: blanks", known, 1.0, measured, 1e-12)
-    answered, errors = stream_errors(cast(EchoModel, model), trials, seed=seed + 1)
+    answered, errors = stream_errors(cast(EchoModel, model), trials, seed=seed)
     shares = [_share(1 - p, e, answered) for p, e in zip(wanted, errors, strict=True)]
     yield _worst("forgetful: errors in a stream", "wrong with the rest", shares)
 

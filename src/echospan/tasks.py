@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echospan.errors import SettingError
+from echospan.errors import SettingError, option
+from echospan.validation import kind, shown, whole
 
 
 @dataclass(frozen=True)
@@ -24,40 +25,60 @@ class EchoTask:
 
     def __post_init__(self) -> None:
         """Refuse sizes that ask nothing."""
-        if self.symbols < 2:
-            raise SettingError(f"{self.symbols} symbols leave nothing to remember", "use 2 or more")
-        if self.max_delay < 0:
-            raise SettingError(f"max delay {self.max_delay} lies in the future", "use 0 or more")
+        object.__setattr__(self, "symbols", whole("symbols", self.symbols, 2))
+        object.__setattr__(self, "max_delay", whole("max_delay", self.max_delay))
 
     def empty_past(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
-        """What was read before the first step, `(rows, max_delay)`: blanks."""
+        """Return what was read before the first step, `(rows, max_delay)`: blanks."""
+        rows = whole("rows", rows)
         return torch.zeros(rows, self.max_delay, dtype=torch.long, device=device)
 
     def draw(self, rows: int, time: int, generator: torch.Generator) -> Tensor:
-        """Uniform random symbols `(rows, time)`, int64, on the generator's device."""
+        """Return uniform random symbols `(rows, time)`, int64, on the generator's device."""
+        rows, time = whole("rows", rows), whole("time", time)
+        kind("generator", generator, torch.Generator, "a torch.Generator, with a seed of yours")
         return torch.randint(
             1, self.symbols + 1, (rows, time), generator=generator, device=generator.device
         )
 
     def targets(self, symbols: Tensor, past: Tensor | None = None) -> Tensor:
-        """Answers `(batch, time, delay)` to `symbols (batch, time)`, int64.
+        """Return the answers `(batch, time, delay)` to `symbols (batch, time)`, int64.
 
         `past (batch, max_delay)` are the symbols read just before, oldest first; without it the
         sequence starts here and the first `d` answers at delay `d` are blank.
         """
+        _check_ids("symbols", symbols)
         if past is None:
             past = self.empty_past(len(symbols), symbols.device)
+        self._check_past(symbols, past)
         read = torch.cat([past, symbols], dim=1)  # (batch, max_delay + time)
         return read.unfold(1, self.max_delay + 1, 1).flip(-1)  # (batch, time, delay)
 
     def carry(self, symbols: Tensor, past: Tensor) -> Tensor:
-        """The past `(batch, max_delay)` of the window that follows `symbols`."""
+        """Return the past `(batch, max_delay)` of the window that follows `symbols`."""
+        _check_ids("symbols", symbols)
+        self._check_past(symbols, past)
         read = torch.cat([past, symbols], dim=1)
         return read[:, read.shape[1] - self.max_delay :]
+
+    def _check_past(self, symbols: Tensor, past: Tensor) -> None:
+        _check_ids("past", past)
+        if past.shape != (len(symbols), self.max_delay):
+            raise SettingError(
+                f"{option('past')} has the shape {tuple(past.shape)}",
+                f"give the {self.max_delay} symbols read before, of each of {len(symbols)} rows",
+            )
 
     def batch(
         self, rows: int, time: int, generator: torch.Generator, past: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Fresh symbols `(rows, time)` and their answers `(rows, time, delay)`."""
+        """Return fresh symbols `(rows, time)` and their answers `(rows, time, delay)`."""
         symbols = self.draw(rows, time, generator)
         return symbols, self.targets(symbols, past)
+
+
+def _check_ids(name: str, ids: object) -> None:
+    if isinstance(ids, Tensor) and ids.dim() == 2 and not ids.is_floating_point():
+        return
+    what = f"{ids.dtype} of shape {tuple(ids.shape)}" if isinstance(ids, Tensor) else shown(ids)
+    raise SettingError(f"{option(name)} is {what}", "give whole numbers, of shape (batch, time)")

@@ -19,11 +19,19 @@ from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.devices import find_device
 from echospan.errors import DivergenceError, RunError, first_line
-from echospan.evaluation import DelayRecall, Evaluation, evaluate, versions
+from echospan.evaluation import DelayRecall, Evaluation, measure, versions
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
-from echospan.recipes import Made, Recipe, TrainingConfig
+from echospan.random_streams import Purpose, generator, set_global, training_generator
+from echospan.recipes import DECIDING, Made, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
+from echospan.validation import function, kind, moment
+from echospan.validation import number as a_number
+
+_QUICK, _SURE = 8, 9
+"""Parts of `Purpose.STOPPING`: the evaluation at every check, and the one that decides. Any two
+would do; with these the trainings of the shipped models stop at the steps at which they were
+stopped."""
 
 
 def machine(device: torch.device) -> str:
@@ -191,12 +199,19 @@ def train(
     goes on from there, and ends bit for bit where it would have ended. `group`: the processes that
     train it together; only the first of them calls `on_progress` and `on_snapshot`.
     """
+    kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
+    function("on_progress", on_progress, "its progress")
+    function("on_snapshot", on_snapshot, "a snapshot")
+    deadline = moment("deadline", deadline)
+    snapshot_seconds = a_number(
+        "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
+    )
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(recipe.training.seed)
+        set_global(Purpose.TRAINING, recipe.training.seed)
         start = time.perf_counter()
         training = _Training(recipe, core, device, group)
         if resume is not None:
@@ -216,9 +231,9 @@ class _Training:
         self.model = EchoModel(recipe.model, core).to(device).train()
         self.asked = group.spread(_Asked(self.model, config.precision), device)
         if not group.first:
-            torch.manual_seed(config.seed + group.rank)  # what a layer draws differs by row
+            set_global(Purpose.REPLICA, config.seed, group.rank)  # layers draw for other rows
         self.task = EchoTask(len(self.model.alphabet), self.model.max_delay)
-        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.generator = training_generator(config.seed, device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(
             self.parameters,
@@ -352,13 +367,13 @@ class _Training:
         rest = 40 if model.max_delay <= 32 else 8
         self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
         # A glance decides whether a look worth an interval is due.
-        seen = evaluate(model, trials=2_000, seed=config.seed + 1_000_003)
+        seen = measure(model, generator(Purpose.STOPPING, config.seed, _QUICK), trials=2_000)
         worst = min(seen.delays[d].recall for d in asked)
         now = time.perf_counter()
         # Within a deadline no look may cut short the end of training, where the rate falls.
         affordable = 8 * 25 * (now - looking) < deadline - now
         if self.to_target is None and worst >= config.target and affordable:
-            seen = evaluate(model, trials=50_000, seed=config.seed + 1_000_003)
+            seen = measure(model, generator(Purpose.STOPPING, config.seed, _SURE), trials=DECIDING)
         if self.to_target is None and seen.reached(asked, config.target):
             self.to_target = seconds
             # A rate that has begun to fall falls on: a jump up undoes what was reached.

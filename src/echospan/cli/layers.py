@@ -226,7 +226,7 @@ def _watching_layers(
 
     def state(p: "Progress") -> str:
         recall = [d.recall for d in p.evaluation.delays]
-        span = next((d for d, r in enumerate(recall) if r < command.at), len(recall)) - 1
+        span = p.evaluation.span(command.at)
         return f"mean recall {sum(recall) / len(recall):.1%}, span so far {span}"
 
     def line(name: str, p: "Progress") -> None:

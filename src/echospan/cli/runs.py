@@ -19,6 +19,7 @@ from echospan import shipping
 from echospan.alphabet import BLANK_MARK
 from echospan.cli.places import NAME_ONE, there
 from echospan.errors import SettingError
+from echospan.random_streams import Purpose, python_random
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 
 # torch takes over a second to import: only what needs it does so, inside.
@@ -103,15 +104,17 @@ def _measure(
     evaluation = measured(model, trials=trials, seed=seed)
     streamed = None
     if stream:
-        symbols, errors = stream_errors(model, stream, seed=seed + 1)
+        symbols, errors = stream_errors(model, stream, seed=seed)
         streamed = {"symbols": symbols, "errors": errors}
-    lengths = length_recall(model, window, trials=trials, seed=seed + 2)
-    random.seed(seed)  # the assignment's graders draw from Python's own generator
-    return evaluation, {
-        "stream": streamed,
-        "lengths": lengths,
-        "assignment_grader": homework.grade(model),
-    }
+    lengths = length_recall(model, window, trials=trials, seed=seed)
+    before = random.getstate()
+    try:
+        # The assignment's graders draw from Python's global generator.
+        random.setstate(python_random(Purpose.GRADER, seed).getstate())
+        grade = homework.grade(model)
+    finally:
+        random.setstate(before)
+    return evaluation, {"stream": streamed, "lengths": lengths, "assignment_grader": grade}
 
 
 def train(command: Train) -> int:
