@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from echospan.cores import as_core, copy_module
 from echospan.cores.protocol import State, map_state, tensors
 from echospan.errors import CheckError, CoreError, EchospanError, SettingError, first_line
+from echospan.generators import preserved
 
 MakeCore = Callable[[int, int], nn.Module]
 """(features, hidden) -> a module called as `core(x, state) -> (y, state)`."""
@@ -32,7 +33,7 @@ BATCH, TIME = 3, 9
 
 @contextmanager
 def _seeded(seed: int = 0) -> Iterator[None]:
-    with torch.random.fork_rng():
+    with preserved():
         torch.manual_seed(seed)
         yield
 

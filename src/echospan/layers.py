@@ -14,7 +14,8 @@ from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import build, check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, as_core, copy_module, make_core, tensors
 from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
-from echospan.random_streams import Purpose, seeded
+from echospan.generators import drawing_from, preserved, seeded
+from echospan.random_streams import Purpose, generator
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -77,7 +78,7 @@ def _tried_in_training(core: Any, name: str) -> None:
     like = next((p for p in core.parameters() if p.is_floating_point()), torch.zeros(1))
     x = torch.ones(3, 5, core.input_size, dtype=like.dtype, requires_grad=True)
     try:
-        with torch.random.fork_rng(devices=[]):  # the caller's numbers stay as they were
+        with preserved():
             y, state = core.train()(x)
             core(x, state)
         if y.requires_grad:
@@ -92,9 +93,10 @@ def _tried_in_training(core: Any, name: str) -> None:
 
 def built(layer: Layer, symbols: int, hidden: int, features: int | None, seed: int) -> Any:
     """A fresh core of a layer, its promises not yet looked at, beyond those as_core asks for."""
-    with seeded(Purpose.LAYER, seed):
-        if isinstance(layer, str):
+    if isinstance(layer, str):
+        with drawing_from(generator(Purpose.LAYER, seed)):
             return make_core(layer, features or symbols, hidden)
+    with seeded(Purpose.LAYER, seed):
         module = (
             copy_module(layer)
             if isinstance(layer, nn.Module)

@@ -38,13 +38,14 @@ def export(command: Export) -> int:
 
 
 def _html(command: Export) -> int:
-    from echospan.checkpoint import load, measured_recall, write_whole
+    from echospan.checkpoint import load_run, write_whole
     from echospan.export import pack
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
     name = command.run.resolve().name
-    page = single_file(pack(load(there(command.run)), name, measured_recall(command.run))).encode()
+    run = load_run(there(command.run))
+    page = single_file(pack(run.model, name, run.recall)).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))

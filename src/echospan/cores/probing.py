@@ -41,6 +41,7 @@ from echospan.cores.calling import (
 )
 from echospan.cores.protocol import map_state
 from echospan.errors import CoreError, option
+from echospan.generators import preserved
 
 WIDTHS = (
     *("input_size", "in_features", "d_input", "input_dim", "in_dim", "d_in", "in_channels"),
@@ -75,14 +76,9 @@ NAMES = ("last_hidden_state", "output", "outputs", "out", "y", "hidden_states", 
 @contextmanager
 def left_alone() -> Iterator[None]:
     """Random states as they were, no graph, no warnings."""
-    theirs, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(theirs)
-        np.random.set_state(numpys)  # noqa: NPY002
+    with preserved(), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def first_line(e: BaseException) -> str:
