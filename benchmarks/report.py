@@ -78,7 +78,7 @@ def fill(path: Path, count: int) -> None:
     """A store of that many results: all cores, many sizes and budgets, five seeds of each."""
     chance = random.Random(0)
     told = []
-    one = Cell(core="gru")
+    one = Cell(core="gru", symbols=1)
     for i in range(count):
         core = [*CORES][i // 5 % len(CORES)]
         size = i // (5 * len(CORES))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import re
 import resource
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -153,6 +155,26 @@ def no_more_files():
 
 
 @contextlib.contextmanager
+def replaced(owner, name: str, other: Callable):
+    """As where a function of the system does something else."""
+    real = getattr(owner, name)
+    setattr(owner, name, other)
+    try:
+        yield
+    finally:
+        setattr(owner, name, real)
+
+
+def failing(owner, name: str, number: int):
+    """As where the system refuses one of its functions."""
+
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    return replaced(owner, name, refuse)
+
+
+@contextlib.contextmanager
 def closed_engine():
     """An engine named closed, which has ended."""
     pool = ThreadPoolExecutor()
@@ -183,7 +205,7 @@ def without_a_server():
     for name in ours:
         del sys.modules[name]
     try:
-        with without("starlette"):
+        with without("websockets"):
             yield
     finally:
         sys.modules.update(ours)
@@ -383,6 +405,81 @@ class Shared(Sound):
 
 fixed = nn.GRU(16, 16, batch_first=True)
 number = 3
+
+
+class Window(nn.Module):
+    """Sees its last three inputs, and keeps no state."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv1d(width, width, 3)
+
+    def forward(self, x):
+        return self.conv(nn.functional.pad(x.mT, (2, 0))).mT
+
+
+class Positions(nn.Module):
+    """Sums what it reads and adds one of 40 positions; its state says at which it is."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.table = nn.Embedding(40, width)
+
+    def forward(self, x, state=None):
+        total, at = state if state is not None else (x.new_zeros(x[:, 0].shape), x[:, 0, :1] * 0)
+        places = at.long() + torch.arange(x.shape[1])
+        y = total[:, None] + x.cumsum(1)
+        return y + self.table(places), (y[:, -1], at + x.shape[1])
+
+
+def forty(hidden):
+    return Positions(hidden)
+
+
+class Weary(Sound):
+    """Raises after some steps of training."""
+
+    learnt: ClassVar[list[int]] = []
+
+    def forward(self, x, state=None):
+        if self.training and torch.is_grad_enabled():
+            self.learnt.append(1)
+        if len(self.learnt) > 20:
+            raise RuntimeError("tired")
+        return super().forward(x, state)
+
+
+def weary(hidden):
+    return Weary(hidden, hidden)
+
+
+def unsized(n_heads=4):
+    """Says nothing of its width."""
+    return nn.GRU(16, 16, batch_first=True)
+
+
+def refuses_every_width(hidden=None):
+    """Can be built at its own width alone."""
+    assert hidden is None, "its own alone"
+    return nn.GRU(5, 5, batch_first=True)
+
+
+@dataclass
+class Configuration:
+    """What some models are made of."""
+
+    width: int = 4
+
+
+def configured(config: Configuration):
+    """Takes its width in an object."""
+    return nn.GRU(config.width, config.width)
+
+
+def headed(hidden):
+    """Has four heads, which its width must hold alike."""
+    assert hidden % 4 == 0, "no heads"
+    return nn.GRU(hidden, hidden, batch_first=True)
 
 
 def three(a, b, c):

@@ -2,20 +2,21 @@
 
 import contextlib
 import json
+import re
+import socket
 import threading
-import time
 
 from websockets.sync.client import connect
 
 from echospan.web.limits import Limits
-from echospan.web.server import listen, server
+from echospan.web.server import Server, listen
 
 
 class Served:
-    """A running server: its port, and what it knows of its visitors."""
+    """A running server: its port, and its state."""
 
-    def __init__(self, port, host):
-        self.port, self.host = port, host
+    def __init__(self, port, server):
+        self.port, self.server, self.host = port, server, server.host
 
     @property
     def url(self):
@@ -25,21 +26,26 @@ class Served:
     def socket(self):
         return f"ws://127.0.0.1:{self.port}/socket"
 
+    def raw(self, *sent):
+        """A TCP connection on which this was sent."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        for data in sent:
+            connection.sendall(data)
+        return connection
+
 
 @contextlib.contextmanager
-def serving(models, port=0, **limits):
+def serving(models, port=0, names=(), **limits):
     """The models, served until the block ends."""
-    running = server(models, Limits(**limits))
+    running = Server(models, Limits(**limits), names)
     with listen("127.0.0.1", port) as listening:
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=running.run, args=(listening,))
         thread.start()
         try:
-            while not running.started:
-                assert thread.is_alive()
-                time.sleep(0.005)
-            yield Served(listening.getsockname()[1], running.config.app.state.host)
+            assert running.started.wait(30)
+            yield Served(listening.getsockname()[1], running)
         finally:
-            running.should_exit = True
+            running.stop()
             thread.join()
 
 
@@ -72,3 +78,49 @@ def visiting(served, token=None):
     """A visitor, here until the block ends."""
     with connect(served.socket, compression=None) as ws:
         yield Visitor(ws, token)
+
+
+@contextlib.contextmanager
+def proxied(served, prefix, keeps_host):
+    """A proxy that takes `prefix` off the path, as an nginx location or a notebook server does.
+
+    The port; the Host that a browser sent goes through, or becomes that of the server.
+    """
+
+    def forward(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def connected(client):
+        with client, contextlib.suppress(OSError), served.raw() as upstream:
+            upstream.settimeout(None)
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1) or b"\r\n\r\n"
+            line, _, headers = head.partition(b"\r\n")
+            line = line.replace(prefix.encode(), b"/", 1)
+            if not keeps_host:
+                host = re.search(rb"(?i)^host: .*$", headers, re.M)[0]
+                headers = headers.replace(host, b"Host: 127.0.0.1:%d\r" % served.port)
+            upstream.sendall(line + b"\r\n" + headers)
+            there = threading.Thread(target=forward, args=(client, upstream))
+            there.start()
+            forward(upstream, client)
+            there.join()
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = listening.accept()
+                threads.append(threading.Thread(target=connected, args=(client,)))
+                threads[-1].start()
+
+    threads = [threading.Thread(target=accept)]
+    with listen("127.0.0.1", 0) as listening:
+        threads[0].start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join()

@@ -13,7 +13,7 @@ from torch import nn
 
 from echospan.capacity import capacity_of_states, controllability_rank, memory_capacity
 from echospan.cores import GRU
-from echospan.errors import SettingError
+from echospan.errors import CoreError, SettingError
 from echospan.selftest import LinearCore, Momentary, delay_line, leaky_integrator, ring
 
 
@@ -211,14 +211,145 @@ def test_low_precision_costs_only_what_it_rounds_away(dtype):
     assert rounded.total == pytest.approx(exact.total, abs=0.01)
 
 
+U = np.random.default_rng(0).uniform(-0.8, 0.8, 6_000)
+X = np.stack([np.concatenate([np.zeros(d), U[: len(U) - d]]) for d in range(20)], 1)
+"""A noise and the record of a delay line of 20 that reads it: capacity 19."""
+
+
+class Line(nn.Module):
+    """A delay line of 20 units as an RNN, each output scaled down so that tanh does not bend."""
+
+    def __init__(self, batch_first=True):
+        super().__init__()
+        self.r = nn.RNN(1, 20, batch_first=batch_first, bias=False)
+        with torch.no_grad():
+            self.r.weight_ih_l0.zero_()[0] = 0.01
+            self.r.weight_hh_l0.zero_()[range(1, 20), range(19)] = 1
+
+    def forward(self, x, h=None):
+        return self.r(x, h)
+
+
+class OutputAlone(Line):
+    def forward(self, x):
+        return self.r(x)[0]
+
+
+class ThreeThings(Line):
+    def forward(self, x, h=None):
+        return (*self.r(x, h), None)
+
+
+class Named(Line):
+    def forward(self, x, h=None):
+        y, h = self.r(x, h)
+        return {"output": y, "h": h}
+
+
+class ChannelsFirst(Line):
+    def forward(self, x):
+        return self.r(x.mT)[0].mT
+
+
+class Inside(Line):
+    h = None
+
+    def forward(self, x):
+        y, self.h = self.r(x, self.h)
+        return y
+
+
+class Turned(Line):
+    """Says its output times i, and keeps a complex state."""
+
+    def forward(self, x, h=None):
+        y, h = self.r(x, None if h is None else h.imag)
+        return 1j * y, 1j * h
+
+
+class ComplexWeights(nn.Module):
+    """A diagonal linear recurrence with complex eigenvalues; its output is complex too."""
+
+    def __init__(self, nodes=8):
+        super().__init__()
+        angle = torch.linspace(0.2, 2.8, nodes)
+        self.a = nn.Parameter(torch.polar(torch.full((nodes,), 0.95), angle))
+
+    def forward(self, x, h=None):
+        h = torch.zeros(len(x), len(self.a), dtype=self.a.dtype) if h is None else h
+        out = []
+        for u in x.unbind(1):
+            h = self.a * h + u
+            out.append(h)
+        return torch.stack(out, 1), h
+
+
+class Double(Line):
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        *(Line(), Line(batch_first=False), Line(batch_first=False).r, OutputAlone(), ThreeThings()),
+        *(Named(), ChannelsFirst(), Inside(), Turned(), Double()),
+        lambda x: OutputAlone()(x.float()),
+        lambda x: (OutputAlone()(x.float()).double().mul(1e6).round().long(), None),
+    ],
+    ids=lambda core: type(core).__name__,
+)
+def test_the_same_system_has_the_same_capacity_however_it_is_called(core):
+    with torch.no_grad():
+        c = memory_capacity(core, 30, steps=4_000)
+    assert c.total == pytest.approx(19, abs=0.3)
+
+
+def test_real_and_imaginary_parts_of_a_state_are_nodes_of_their_own():
+    c = memory_capacity(ComplexWeights(8), 60, steps=6_000)
+    assert c.rank == 16
+    assert c.total == pytest.approx(15, abs=0.7)  # with the present input: 16, its number of nodes
+    turned = X[:, :10] + 1j * X[:, 10:]
+    for states in (1j * X, turned, torch.as_tensor(turned).conj(), turned.astype(np.complex64)):
+        assert capacity_of_states(U, states, 30).total == pytest.approx(19, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "states"),
+    [
+        (U[:, None], X),
+        (U.tolist(), X.tolist()),
+        (torch.as_tensor(U), list(torch.as_tensor(X))),
+        (torch.as_tensor(U, dtype=torch.float), torch.as_tensor(X).float().requires_grad_()),
+        (U, (1e6 * X).round().astype(np.int64)),
+        (U.reshape(20, 300), X.reshape(20, 300, 20)),
+        (U, np.concatenate([X, np.full((6_000, 3), 7.0)], 1)),  # nodes that never move
+    ],
+)
+def test_records_of_any_kind_of_number_and_container_give_the_same(inputs, states):
+    assert capacity_of_states(inputs, states, 30).total == pytest.approx(19, abs=0.3)
+
+
+def test_the_modes_of_a_caller_and_of_a_module_stay_as_they_are():
+    core = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5)).train()
+    core[1].eval()
+    random = torch.get_rng_state()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        c = memory_capacity(core, 5, steps=2_000)
+        assert torch.is_inference_mode_enabled()
+        assert torch.is_autocast_enabled("cpu")
+    assert (core.training, core[0].training, core[1].training) == (True, True, False)
+    assert not core._forward_hooks
+    assert torch.equal(torch.get_rng_state(), random)
+    assert c.values[0] > 0.99
+    assert abs(c.total) < 0.1
+
+
 class Unstable(nn.Module):
     def forward(self, x, state=None):
-        return x.cumsum(1).mul(1e3).exp(), None
-
-
-class Flat(nn.Module):
-    def forward(self, x, state=None):
-        return x.squeeze(-1), None
+        late = torch.arange(x.shape[1])[:, None] > 500
+        return x.masked_fill(late, torch.inf), None
 
 
 @pytest.mark.parametrize(
@@ -240,14 +371,32 @@ class Flat(nn.Module):
         ),
         (lambda: memory_capacity(ring(40, 0.5), steps=40), "do not fit 39 directions"),
         (lambda: memory_capacity(Unstable()), "nan or infinity"),
-        (lambda: memory_capacity(Flat()), r"returned \(20, 1200\) for an input of"),
+        (lambda: memory_capacity(nn.Linear(3, 4)), "reads 3 numbers a step"),
+        (
+            lambda: memory_capacity(lambda x: x.squeeze(-1)),
+            r"returned \(20, 1200\) for an input of",
+        ),
+        (lambda: memory_capacity(lambda x: None), "returned NoneType for an input of"),
+        (lambda: memory_capacity(nn.Embedding(3, 4)), "takes whole numbers"),
+        (lambda: memory_capacity(nn.RNN(1, 4, bidirectional=True)), "sees the future"),
+        (lambda: capacity_of_states(U * 1j, X), "inputs is complex"),
+        (lambda: capacity_of_states(U[:-1], X), "do not belong together"),
+        (lambda: capacity_of_states(U, X[:, 0]), "do not belong together"),
+        (lambda: capacity_of_states(U, np.where(X > 0.7, np.nan, X)), "nan or infinity"),
+        (lambda: capacity_of_states(U, np.where(X > 0.7, np.nan, X) * 1j), "nan or infinity"),
+        (lambda: capacity_of_states(np.where(U > 0.7, np.inf, U), X), "does not vary, or is not"),
+        (lambda: capacity_of_states(U, [[1, 2], [3]] * 3000), "no array of numbers"),
+        (lambda: capacity_of_states(U, [["a"]] * 6000), "no array of numbers"),
+        (lambda: capacity_of_states(U, None), "no array of numbers"),
+        (lambda: capacity_of_states(U.reshape(2, -1), X.reshape(2, 3000, -1)), "3 or more"),
+        (lambda: capacity_of_states(U.reshape(60, -1), X.reshape(60, 100, -1)), "counted steps"),
         (lambda: capacity_of_states(np.zeros(5), np.zeros((6, 2))), "do not belong together"),
         (lambda: capacity_of_states(np.zeros(500), np.zeros((500, 2))), "500 steps do not make"),
         (lambda: capacity_of_states(np.zeros(5000), np.zeros((5000, 2))), "does not vary"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_one_sentence(ask, sentence):
-    with pytest.raises(SettingError, match=sentence):
+    with pytest.raises((SettingError, CoreError), match=sentence):
         ask()
 
 

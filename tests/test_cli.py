@@ -1,5 +1,6 @@
 """The commands, as a person types them; bad input gets one sentence and exit code 2."""
 
+import dataclasses
 import json
 import resource
 import signal
@@ -8,10 +9,12 @@ import sys
 
 import pytest
 
+import echospan
 from echospan.checkpoint import load, save
-from echospan.cli import main
+from echospan.cli import main, runs
 from echospan.errors import RunError
-from echospan.recipes import RECIPES
+from echospan.evaluation import DelayRecall, Evaluation, as_report
+from echospan.recipes import RECIPES, ModelConfig, Recipe
 
 
 def run(*args):
@@ -204,3 +207,69 @@ def test_of_several_processes_one_says_what_is_wrong_and_who_is_alone_says_it(mo
     assert said() == ""
     monkeypatch.setenv("RANK", "0")
     assert "there is no command 'forget'" in said()
+
+
+def test_the_version_needs_no_torch():
+    code = (
+        "import sys\n"
+        "from echospan.cli import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"echospan {echospan.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--model fixed bits", "--model fixed --model bits", "--model=fixed --trials 99 --model=bits"],
+)
+def test_several_models_that_are_shipped_are_measured_side_by_side(words, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", *words.split(), "--trials", "99", "--json"])
+    out, err = capsys.readouterr()
+    assert [run["run"] for run in json.loads(out)["runs"]] == ["fixed", "bits"]
+    for name, line in zip(("fixed", "bits"), err.splitlines(), strict=True):
+        assert line.startswith(f"echospan: {name} cannot reach 99%: its 99 answers, if all are ")
+
+
+def test_a_shipped_model_is_exported_by_its_name(tmp_path, capsys):
+    page = tmp_path / "bits.html"
+    with pytest.raises(SystemExit) as end:
+        main(["export", "--model", "bits", "--format", "html", "-o", str(page), "--json"])
+    assert end.value.code == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == page.stat().st_size
+
+
+def report(low, **more):
+    """What is said of a model whose recall is right in short sequences, and `low` in longer."""
+    model = echospan.EchoModel(ModelConfig(alphabet="abc", max_delay=1, hidden=4))
+    delays = tuple(DelayRecall(d, 1000, 1000, 1.5) for d in range(2))
+    lengths = [
+        {"times": times, "length": 6 * times, "recall": [0.9, 0.9], "low": [0.999, share]}
+        for times, share in ((1, 0.999), (2, low), (5, low - 0.1), (10, low))
+    ]
+    settings = dataclasses.asdict(Recipe(model=model.config))
+    more = {"stream": None, "assignment_grader": None, "lengths": lengths, **more}
+    told = as_report(model, Evaluation(delays, 1000, 1000), 0.99, more)
+    return {"run": "a[/b]", "settings": settings} | told
+
+
+@pytest.mark.parametrize(
+    "training", [{}, {"seconds_to_target": 0.5, "seconds": 1.0, "steps": 40}], ids=["", "train"]
+)
+def test_it_says_which_recall_counts_where_longer_sequences_fall_short(training, capsys):
+    counts = (
+        "the target counts the table above, sequences of 7 symbols; in longer ones it is not "
+        "reached: recall's interval begins at 70.00% at 30 symbols"
+    )
+    runs._show(report(0.8, **training), as_json=False)
+    said = capsys.readouterr().out
+    assert "a[/b]" in said  # and no markup of it
+    assert "target 99% reached" in said
+    assert counts in " ".join(said.split())
+    runs._show(report(1.0 + 0.1, **training), as_json=False)
+    assert "the target counts" not in capsys.readouterr().out
+    runs._show_side_by_side([report(0.8), report(1.1)])
+    assert " ".join(capsys.readouterr().out.split()).count(f"a[/b]: {counts}") == 1

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from echospan.checks import CORE_CHECKS
 from echospan.cli import main
 from echospan.profiling import Profile
 
@@ -152,13 +153,13 @@ def test_profile_as_json_prints_one_object_and_equal_work_gives_equal_figures(he
         (["profile", "mylayers:number.x"], "mylayers has no number.x"),
         (["profile", "mylayers:NotInTraining"], "cannot be trained: it raises RuntimeError"),
         (["profile", "gru", "mylayers:Mine", "other:Mine"], "sees the future"),
-        (["profile", "gru", "--at", "1.5"], "the recall asked for is 1.5"),
-        (["profile", "gru", "--seeds", "1", "1"], "are not all different"),
+        (["profile", "gru", "--at", "1.5"], "--at is 1.5"),
+        (["profile", "gru", "--seeds", "1", "1"], "--seeds is [1, 1]"),
         (["profile", "gru", "--parameters", "0"], "the size asked for is 0 parameters"),
         (["profile", "gruu"], "did you mean gru?"),
         (["profile"], "no layer is named"),
-        (["profile", "gru", "--seconds", "0"], "the budget is 0.0 seconds"),
-        (["profile", "gru", "--symbols", "0"], "the budget is 0 symbols"),
+        (["profile", "gru", "--seconds", "0"], "--seconds is 0.0"),
+        (["profile", "gru", "--symbols", "0"], "--symbols is 0"),
         (["profile", "gru", "--hidden", "0"], "--hidden is 0"),
         (["profile", "lru", "--hidden", "7"], "half a complex number"),
         (["profile", "mylayers:fixed", "--features", "9"], "9"),
@@ -216,7 +217,7 @@ def test_debug_shows_where_it_happened(here):
 def test_check_says_a_line_a_check_and_exits_by_them(here, capsys):
     assert ended("check", "gru", "mylayers:Mine") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * 13
+    assert len(lines) == 2 * len(CORE_CHECKS)
     assert all(": ok " in line for line in lines)
     assert ended("check", "mylayers:Ahead") == 1
     said = capsys.readouterr().out

@@ -23,7 +23,7 @@ PAGES = sorted((HOME / "docs").rglob("*.md"))
 NOT_HERE = {
     "python3 -m venv": "the tests run in one",
     "pip install": "what it installs is what is tested",
-    "jupyter": "opens a page; tests/test_notebook.py runs the notebook",
+    ".venv/bin/jupyter": "opens a page; tests/test_notebook.py runs the notebook",
     "echospan bench size": "asks for a cluster; tests/test_bench.py has one",
 }
 """Commands that are shown and not run, and why."""

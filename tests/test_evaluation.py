@@ -257,6 +257,8 @@ def test_a_report_holds_every_figure_the_target_and_what_made_them(target, reach
     assert told == {
         "target": target,
         "reached": reached,
+        "length": 9,
+        "reached_beyond": None,
         "delays": [d.as_dict() for d in delays],
         "blank_accuracy": 0.75,
         "span": span,
@@ -275,6 +277,26 @@ def test_a_report_counts_only_the_delays_that_were_asked_for_towards_the_target(
     delays = recalls(1000, 500, 1000)
     model = Untaught(2, delay=2)
     assert as_report(model, Evaluation(delays, 0, 0), 0.99, {})["reached"]
+
+
+@pytest.mark.parametrize(
+    ("lows", "beyond"),
+    [
+        ([], None),  # nothing longer was measured
+        ([(0.2, 0.995)], True),  # delay 0 is not asked for
+        ([(0.995, 0.995), (0.995, 0.98)], False),
+    ],
+)
+def test_a_report_says_whether_longer_sequences_reach_the_target_too(lows, beyond):
+    model, delays = Untaught(1, delay=1), recalls(1000, 1000)
+    within = {"times": 1, "length": 6, "recall": [1, 1], "low": [0.1, 0.1]}
+    longer = [
+        {"times": times, "length": 6 * times, "recall": [1, 1], "low": list(low)}
+        for times, low in zip((2, 5), lows, strict=False)
+    ]
+    told = as_report(model, Evaluation(delays, 0, 0), 0.99, {"lengths": [within, *longer]})
+    assert told["reached"]  # recall in sequences of `length` decides, whatever the longer ones say
+    assert (told["length"], told["reached_beyond"]) == (7, beyond)
 
 
 # Recall, counted again

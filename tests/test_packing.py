@@ -105,11 +105,76 @@ def test_a_core_of_two_layers_is_refused():
 
 
 def test_what_is_packed_is_small_and_tells_what_it_is(fixed_run):
-    packed = pack(load(fixed_run), "fixed", [1.0, 0.5])
+    packed = pack(load(fixed_run), "fixed", [1.0, 1.0, 1.0, 0.5, 0.25])
     assert packed["name"] == "fixed"
-    assert packed["recall"] == [1.0, 0.5]
+    assert packed["recall"] == [1.0, 1.0, 1.0, 0.5, 0.25]
     assert packed["alphabet"] == "abcdefghijklmnopqrstuvwxyz"
     assert (packed["maxDelay"], packed["delay"], packed["hidden"]) == (4, 4, 64)
     assert packed["core"] == "gru"
     assert packed["weights"]["readouts"]["shape"] == [5 * 27, 64]
     assert len(json.dumps(pack(EchoModel(ModelConfig())))) < 500_000
+
+
+ALPHABET = SCRIPT.parent / "alphabet.js"
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("characters", "expression", "value"),
+    [
+        ("🌍🎲ab", "a.length", 4),
+        ("🌍🎲ab", 'a.encode("b🎲🌍a")', [4, 2, 1, 3]),
+        ("🌍🎲ab", 'a.encode(["🎲", "a"])', [2, 3]),
+        ("🌍🎲ab", "[0, 1, 2, 3].map((id) => a.draw(id))", ["·", "🌍", "🎲", "a"]),
+        ("🌍🎲ab", 'a.has("\\ud83c")', False),
+        ("🌍🎲ab", 'a.find("B")', "b"),
+        ("🌍🎲ab", 'a.find("💻") ?? null', None),
+        ("abSS", 'a.find("ß") ?? null', None),
+        ("sıi̇", 'a.find("İ") ?? null', None),
+        ("·a", "[a.draw(0), a.draw(1), a.encode('·')]", ["·", "·", [1]]),
+        (" \n\x7fa\u0301\u2028", "a.characters.map(Echospan.visible)", "␣ ␊ 007f a ◌\u0301 2028"),
+    ],
+)
+def test_an_alphabet_counts_characters_as_python_does(characters, expression, value):
+    code = f"""{ALPHABET.read_text()}
+        const a = new Echospan.Alphabet({json.dumps("".join(dict.fromkeys(characters)))});
+        console.log(JSON.stringify({expression}));
+    """
+    expected = value.split(" ") if expression.endswith("visible)") else value
+    assert json.loads(node("-", given=code.encode())) == expected
+
+
+@needs_node
+def test_a_character_that_is_no_symbol_is_no_other_symbol():
+    code = f"""{ALPHABET.read_text()}
+        const a = new Echospan.Alphabet("ab");
+        try {{ a.encode("aAb"); }} catch (e) {{ console.log(e.name + ": " + e.message); }}
+    """
+    said = node("-", given=code.encode()).decode()
+    assert said == 'RangeError: the character "A" is not in the alphabet\n'
+
+
+SOCKET = SCRIPT.parent / "socket.js"
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("page", "address"),
+    [
+        ("http://127.0.0.1:8737/", "ws://127.0.0.1:8737/socket"),
+        ("http://127.0.0.1:8737/#game", "ws://127.0.0.1:8737/socket"),
+        ("http://[::1]:8737/page.html?x=1#game", "ws://[::1]:8737/socket"),
+        ("https://hub.example/", "wss://hub.example/socket"),
+        ("https://hub.example/user/me/proxy/8737/", "wss://hub.example/user/me/proxy/8737/socket"),
+        ("http://hub.example:81/echo/page.html", "ws://hub.example:81/echo/socket"),
+    ],
+)
+def test_the_socket_is_beside_the_page(page, address):
+    code = f"""
+        globalThis.document = {{ baseURI: {json.dumps(page)} }};
+        globalThis.addEventListener = () => {{}};
+        globalThis.WebSocket = class {{ constructor(asked) {{ console.log(asked); }} }};
+        {SOCKET.read_text()}
+        Echospan.connect(() => {{}});
+    """
+    assert node("-", given=code.encode()).decode() == address + "\n"

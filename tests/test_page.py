@@ -19,7 +19,7 @@ from echospan.export import pack
 from echospan.recipes import RECIPES
 from echospan.web.served import Served
 from echospan.web.single_file import single_file
-from serving import serving
+from serving import proxied, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 SIZES = {
@@ -224,7 +224,7 @@ def test_ten_thousand_characters_are_pasted_and_counted(page, models):
         said = model.echo(text, 4)
         history = f"Echospan.page.histories[{place}]"
         right = sum(a == b for a, b in zip(said[4:], text, strict=False))
-        counted = page.evaluate(f"[{history}.answers, {history}.correct]")
+        counted = page.evaluate(f"[{history}.score(4).answers, {history}.score(4).correct]")
         assert counted[0] == 9996
         assert counted[1] == pytest.approx(right, abs=2)  # a tie may fall either way in a batch
         assert row(page, place + 1)[-10:] == said[-10:]
@@ -283,6 +283,9 @@ def test_a_model_that_was_not_trained_so_far_says_nothing(chromium, models):
     near = trained("gru", max_delay=1)
     both = [Served("far", models["gru"]), Served("near", near)]
     with serving(both) as served, opened(chromium, served.url) as page:
+        assert page.locator("#delay-now").inner_text() == "1"  # at which both answer
+        page.locator("#delay").fill("4")
+        page.locator("#keys").focus()
         typed(page, "abcdef")
         assert row(page, 2) == "––––––"
         page.locator("#delay").fill("1")
@@ -388,6 +391,208 @@ def test_a_state_that_was_not_kept_is_said_to_be_lost(chromium, models):
         assert row(page, 0) == ""
         typed(page, text[10:])
         assert row(page, 1) == gru.echo(text[10:], 4)
+
+
+def test_letters_keep_the_delay_that_was_set_when_they_were_typed(page, models):
+    page.keyboard.press("Escape")
+    page.keyboard.type("abcdef")
+    page.keyboard.press("Alt+ArrowDown")
+    page.keyboard.type("fedcba")
+    assert page.locator("#waiting").inner_text() == "12 letters wait."
+    page.keyboard.press("Escape")
+    wait_for(page, "Echospan.page.histories[0].read === 12")
+    text, gru = "abcdeffedcba", models["gru"]
+    assert row(page, 1) == gru.echo(text, 4)[:6] + gru.echo(text, 3)[6:]
+
+
+def test_the_score_is_that_of_the_delay_that_is_named(page, models):
+    text, gru = letters(40), models["gru"]
+    typed(page, text)
+    for delay in (4, 1, 3):
+        page.locator("#delay").fill(str(delay))
+        wait_for(page, f"Echospan.page.delay === {delay}")
+        right = sum(a == b for a, b in zip(gru.echo(text, delay)[delay:], text, strict=False))
+        score = page.locator(".score").first.inner_text().split()
+        assert f"of {40 - delay} answers" in " ".join(score)
+        assert float(score[0]) == pytest.approx(100 * right / (40 - delay), abs=0.06)
+
+
+ALPHABETS = {
+    "emoji": "🌍🎲🧠ab",
+    "beyond the first plane": "𝔸𝔹𠮷😀",
+    "one half in common": "😀😁😂",
+    "joined": "👩\u200d💻e\u0301",
+    "combining": "e\u0301\u0308a",
+    "right to left": "אבגדab",
+    "spaces": " \u00a0\u3000\tab\n",
+    "special in HTML": "<>&'\"/",
+    "line separators": "\u2028\u2029ab",
+    "controls": "\x00\x1b\x7fab",
+    "cases": "aAbBßİŉ",
+    "like words of JavaScript": "_$\\`{}",
+}
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_any_alphabet_is_answered_as_in_python(chromium, tmp_path, name):
+    alphabet = ALPHABETS[name]
+    torch.manual_seed(0)
+    gru = EchoModel(ModelConfig(alphabet=alphabet, hidden=16, max_delay=3)).eval()
+    torch.nn.init.normal_(gru.readouts.weight)
+    text = letters(600, alphabet)  # more than goes in one batch
+    answers = [list(step) for step in zip(*(gru.echo(text, d) for d in range(4)), strict=True)]
+    file = tmp_path / "echo.html"
+    file.write_text(single_file(pack(gru, "gru")))
+    with serving([Served("gru", gru)]) as served:
+        for url in (served.url, file.as_uri()):
+            with opened(chromium, url) as page:
+                paste(page, text.replace("\n", ""))  # which a field does not hold
+                got = page.evaluate(
+                    """async (text) => {
+                      await Echospan.page.feed.busy;
+                      await Echospan.page.reset();
+                      const [source] = Echospan.page.sources;
+                      const spoken = (id) => (id ? source.alphabet.characters[id - 1] : "·");
+                      const steps = await source.push(text, 3);
+                      return steps.map((s) => s.beliefs.map((b) => spoken(b.id)));
+                    }""",
+                    text,
+                )
+                assert got == answers
+                assert page.locator("#waiting").inner_text() == ""
+
+
+def test_an_emoji_is_typed_shown_and_counted_as_one_letter(chromium, tmp_path):
+    torch.manual_seed(0)
+    gru = EchoModel(ModelConfig(alphabet="🌍🎲🧠", hidden=16, max_delay=3)).eval()
+    file = tmp_path / "echo.html"
+    file.write_text(single_file(pack(gru, "gru")))
+    with serving([Served("gru", gru)]) as served:
+        for url in (served.url, file.as_uri()):
+            with opened(chromium, url) as page:
+                for emoji in "🌍🧠🎲🧠":
+                    page.keyboard.insert_text(emoji)
+                paste(page, "🌍💻x🎲")
+                wait_for(page, "Echospan.page.histories[0].read === 6")
+                assert row(page, 0) == "🌍🧠🎲🧠🌍🎲"
+                assert row(page, 1) == gru.echo("🌍🧠🎲🧠🌍🎲", 3)
+                told = page.locator("#waiting").inner_text()
+                assert told == "2 characters are no symbol of 🌍 to 🧠 and left out."
+                page.get_by_role("link", name="n-back game").click()
+                page.get_by_role("button", name="Start").press("Enter")
+                shown = page.locator("#letter").inner_text()
+                assert shown in "🌍🎲🧠"
+                page.keyboard.press("Space")
+                wait_for(page, "Echospan.page.game.round.asks")
+                page.keyboard.insert_text(shown)
+                assert page.locator("#feedback").inner_text() == f"✓ {shown} is right"
+
+
+def test_lines_are_pasted_and_typed_where_the_alphabet_has_them(chromium):
+    gru = EchoModel(ModelConfig(alphabet="ab \n", hidden=8, max_delay=1)).eval()
+    with serving([Served("gru", gru)]) as served, opened(chromium, served.url) as page:
+        page.locator("#keys").evaluate(
+            """(field) => {
+              const clipboardData = new DataTransfer();
+              clipboardData.setData("text/plain", "a\\r\\nb");
+              field.dispatchEvent(new ClipboardEvent("paste", { clipboardData, cancelable: true }));
+            }"""
+        )
+        page.keyboard.type("b a")
+        page.keyboard.press("Enter")
+        wait_for(page, "Echospan.page.histories[0].read === 7")
+        assert row(page, 0) == "a␊bb␣a␊"
+
+
+SEEN = """() => {
+  const texts = (selector) => [...document.querySelectorAll(selector)].map((e) => e.innerText);
+  const canvas = document.querySelector("canvas").cloneNode();
+  const copy = canvas.getContext("2d");
+  copy.drawImage(document.querySelector("canvas"), 0, 0);
+  const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
+  return {
+    title: document.title,
+    page: texts("body > header, #echo .panel"),
+    marks: [...document.querySelectorAll(".cell, .memory td")].map((e) => e.className),
+    labels: [...document.querySelectorAll("[aria-label]")].map((e) => e.ariaLabel),
+    sure: [...document.querySelectorAll(".believes td")].map((e) => e.style.cssText),
+    game: document.getElementById("game").textContent,
+    pixels: [...data],
+  };
+}"""
+
+
+@pytest.mark.parametrize("conditioning", ["readout", "input"])
+def test_the_file_and_the_served_page_show_the_same(chromium, tmp_path, conditioning):
+    gru = trained("gru", conditioning=conditioning)
+    recall = [0.99996, 0.5, 0.25, 0.125, 0.0625]
+    file = tmp_path / "echo.html"
+    file.write_text(single_file(pack(gru, "gru", recall)))
+    text, shown = letters(70), []
+    with serving([Served("gru", gru, recall)]) as served:
+        for url in (file.as_uri(), served.url):
+            with opened(chromium, url) as page:
+                typed(page, text[:9])
+                shown.append([page.evaluate(SEEN)])
+                page.keyboard.press("Alt+ArrowDown")
+                typed(page, text[9:])
+                shown[-1].append(page.evaluate(SEEN))
+                shown[-1].append({"where": page.locator("footer").inner_text()})
+    for alone, served_page in zip(*(views[:2] for views in shown), strict=True):
+        apart = [
+            abs(a - b) for a, b in zip(alone.pop("pixels"), served_page.pop("pixels"), strict=True)
+        ]
+        assert max(apart) <= 4  # a server sends hidden states in a byte
+        assert alone == served_page
+    assert shown[0][2]["where"] == "The model runs in this page: nothing that you type leaves it."
+    address = served.url.split("/")[2]
+    assert shown[1][2]["where"] == f"What you type is sent to {address}, where the models run."
+
+
+def test_a_model_that_diverges_is_shown_alike(chromium, tmp_path):
+    rnn = EchoModel(ModelConfig(core="rnn", alphabet="abcdef", hidden=8, max_delay=2)).eval()
+    with torch.no_grad():
+        rnn.core.weight_hh_l0.fill_(1e9)
+        torch.nn.init.normal_(rnn.readouts.weight)
+    text = letters(12)
+    file = tmp_path / "echo.html"
+    file.write_text(single_file(pack(rnn, "rnn")))
+    shown = []
+    with serving([Served("rnn", rnn)]) as served:
+        for url in (file.as_uri(), served.url):
+            with opened(chromium, url) as page:
+                typed(page, text)
+                assert row(page, 1) == rnn.echo(text, 2)
+                shown.append(page.locator(".memory").inner_text())
+    assert shown[0] == shown[1]
+    assert "NaN" not in shown[0]
+
+
+@pytest.mark.parametrize("keeps_host", [True, False], ids=["host kept", "host replaced"])
+def test_the_page_works_under_the_path_of_a_proxy(chromium, models, keeps_host):
+    prefix, gru, text = "/user/me/proxy/8737/", models["gru"], letters(9)
+    with (
+        serving([Served("gru", gru)], names=["hub.localhost"]) as served,
+        proxied(served, prefix, keeps_host) as port,
+        opened(chromium, f"http://hub.localhost:{port}{prefix}") as page,
+    ):
+        typed(page, text)
+        assert row(page, 1) == gru.echo(text, 4)
+        assert page.locator("footer").inner_text().startswith("What you type is sent to hub.local")
+
+
+def test_a_page_under_a_name_that_is_not_admitted_says_so(chromium, models):
+    with (
+        serving([Served("gru", models["gru"])], names=["hub.localhost"]) as served,
+        proxied(served, "/", keeps_host=False) as port,
+    ):
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(f"http://elsewhere.localhost:{port}/")
+        notice = page.locator("#notice")
+        notice.wait_for()
+        assert "is not this server: open the page that it serves" in notice.inner_text()
+        context.close()
 
 
 @pytest.mark.parametrize("size", SIZES)

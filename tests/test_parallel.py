@@ -110,14 +110,14 @@ def test_a_process_that_dies_ends_the_others_with_the_reason_and_the_run_goes_on
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused() -> None:
-    with pytest.raises(SettingError, match=r"--batch is 32, which 3 processes.*multiple of 3"):
+    with pytest.raises(SettingError, match=r"batch is 32, which 3 processes.*multiple of 3"):
         Group(rank=1, size=3).rows(32)
 
 
 def test_one_gpu_for_several_processes_is_refused() -> None:
     group = Group(rank=1, size=2, local=1)
     assert group.device("cuda") == "cuda:1"
-    with pytest.raises(SettingError, match="--device is cuda:0, one for 2 processes; use cpu or"):
+    with pytest.raises(SettingError, match="device is cuda:0, one for 2 processes; use cpu or"):
         group.device("cuda:0")
 
 

@@ -362,4 +362,4 @@ def test_a_state_that_grows_is_begun_anew_now_and_then():
             return super().forward(x, state)
 
     profile(Watched, 1, symbols=30_000, features=27, learning_rates=[1e-2])
-    assert max(lengths) < 200
+    assert max(lengths) < 400  # never begun anew, it would be 937

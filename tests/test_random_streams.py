@@ -141,6 +141,8 @@ NO_SEEDS = [-1, SEEDS, 2**63, -(2**63), 2**64, 10**40, 1.0, 0.5, True, "1", None
         lambda seed: length_recall(echospan.shipped("bits"), 10, seed=seed),
         lambda seed: evaluate_span(echospan.shipped("bits"), seed=seed),
         lambda seed: profile("gru", 2, seeds=[seed], symbols=1),
+        lambda seed: echospan.Grid(cores=("gru",), seeds=(seed,)),
+        lambda seed: echospan.Cell(core="gru", symbols=1, seed=seed),
         lambda seed: echospan.memory_capacity(torch.nn.GRU(1, 4, batch_first=True), seed=seed),
         lambda seed: echospan.selftest.selftest(seed),
     ],
@@ -160,6 +162,7 @@ def test_what_is_no_seed_is_refused_everywhere(use, seed):
         "evaluate --model bits --seed",
         "selftest --seed",
         "profile gru --symbols 1 --seeds",
+        "bench --cores gru --symbols 1 --store new --seeds",
     ],
 )
 def test_every_command_refuses_it_in_one_sentence(command, seed, capsys, tmp_path, monkeypatch):
@@ -261,6 +264,7 @@ def test_a_probe_is_measured_on_what_it_was_not_fitted_on():
 
 ELSEWHERE = {
     "random_streams.py": "makes them",
+    "homework.py": "draws the assignment's data, which the caller's random.seed decides",
     "checks.py": "tries a module on fixed input; no figure comes of it",
     "cores/probing.py": "tries a module on fixed input; no figure comes of it",
 }

@@ -460,7 +460,7 @@ def test_an_evaluation_that_would_be_refused_is_not_saved(tmp_path):
     ):
         with pytest.raises(SettingError, match="the evaluation is not one of this model"):
             model.save_pretrained(tmp_path / "mine", evaluation=report | change)
-    with pytest.raises(SettingError, match="span is missing"):
+    with pytest.raises(SettingError, match="it lacks span"):
         model.save_pretrained(
             tmp_path / "mine", evaluation={k: v for k, v in report.items() if k != "span"}
         )

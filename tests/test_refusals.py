@@ -6,6 +6,8 @@ folder with a run, an unfinished one, a stream's state and a store (`refused.fil
 
 import ast
 import builtins
+import errno
+import fcntl
 import functools
 import json
 import math
@@ -28,13 +30,14 @@ import test_adapter
 import test_capacity
 import test_checks
 import test_export
-from echospan import checks, cli, engines, shipping
+from echospan import checks, cli, engines, homework, shipping, sizing
 from echospan.alphabet import Alphabet
-from echospan.benching import bench
+from echospan.benching import CellResult, bench
 from echospan.capacity import capacity_of_states, memory_capacity
 from echospan.checkpoint import (
     Snapshot,
     check_output,
+    claim_run,
     load,
     read_snapshot,
     save,
@@ -78,18 +81,20 @@ from echospan.errors import (
 )
 from echospan.evaluation import evaluate, evaluate_span
 from echospan.export import check_export, export_onnx, pack, trace, verify
-from echospan.grids import Grid, read
-from echospan.layers import find, fit_hidden, trusted
+from echospan.grids import Cell, Grid, read
+from echospan.layers import built, find, fit_hidden, trusted
+from echospan.memory import check_training_memory
 from echospan.model import EchoModel
 from echospan.parallel import Group
 from echospan.profiling import Profile, combine, profile
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.selftest import ring
-from echospan.store import Store, differences
-from echospan.store import _digest as digest
+from echospan.storage.folder import FolderInUseError, claim
+from echospan.store import Store, differences, results
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import train
+from echospan.web.guard import host_name
 from echospan.web.served import Served
 from echospan.web.server import common_alphabet, listen
 from refused import SOURCE, Refusal, commanded, filled, held, places, provoked
@@ -157,17 +162,30 @@ def database(*statements):
     return harm
 
 
-def no_cell():
-    """A result whose checksum is right, and whose cell is none."""
-    with sqlite3.connect("store.sqlite") as db:
-        db.row_factory = sqlite3.Row
-        told = dict(db.execute("SELECT * FROM results").fetchone())
-        del told["digest"]
-        told["cell"] = "{}"
-        db.execute(
-            "UPDATE results SET cell='{}', digest=? WHERE key=?", (digest(told), told["key"])
-        )
-    db.close()
+def page_twice():
+    """The second page of the store in the place of its last one."""
+    data = Path("store.sqlite").read_bytes()
+    size = int.from_bytes(data[16:18], "big")
+    Path("store.sqlite").write_bytes(data[:-size] + data[size : 2 * size])
+
+
+LUCKLESS = CellResult(Cell(core="gru", symbols=1), None, "out of luck", 1, 0.1)
+
+
+def while_open(harm, use=Store.check):
+    """What is done to a store while it is open for writing."""
+    with Store("store.sqlite") as store:
+        harm("store.sqlite")
+        use(store)
+
+
+def taken_out():
+    """A result that was added, and replaced by a copy of the file from before."""
+    with Store("store.sqlite") as store:
+        before = Path("store.sqlite").read_bytes()
+        store.add(LUCKLESS)
+        Path("store.sqlite").write_bytes(before)
+        store.verify([LUCKLESS.cell])
 
 
 def linked():
@@ -186,6 +204,15 @@ def saved():
     return save(load("run"), SHORT, "run", {"more": "x" * 1000}, overwrite=True)
 
 
+def claimed(folder):
+    with claim_run(folder, overwrite=True):
+        pass
+
+
+def no_memory(_):
+    raise MemoryError
+
+
 def restored(path="state"):
     return Stream(load("run")).restore(path)
 
@@ -197,7 +224,7 @@ def rows(path="store.sqlite"):
 
 def stored(path="store.sqlite"):
     with Store(path, write=False) as store:
-        return list(store.stored())
+        return store.stored()
 
 
 def two(**changes):
@@ -286,7 +313,9 @@ ASKED = {
     "train fixed extra --out new": (
         "echospan train fixed has no place for 'extra'; write echospan train fixed"
     ),
-    "train fixed --out new --stream -1": "--stream is -1; use a whole number of 0 or more",
+    "train fixed --out new --stream -1": (
+        f"{option('stream')} is -1; use a whole number of 0 or more"
+    ),
     "train fixed --out new --snapshot-seconds -1": (
         "--snapshot-seconds is -1.0; use 0 for never, or more"
     ),
@@ -297,11 +326,24 @@ ASKED = {
         "stopped was begun with --alphabet abc, not abcdefghijklmnopqrstuvwxyz; go on with "
         "the same settings, or train anew with --overwrite"
     ),
+    "train fixed --out stopped --resume --overwrite": (
+        "--resume goes on with what is there, and --overwrite replaces it; give one of them"
+    ),
     "evaluate": NO_RUN,
-    "evaluate run --trials 0": "--trials is 0; use a whole number of 1 or more",
+    "evaluate run --trials 0": f"{option('trials')} is 0; use a whole number of 1 or more",
     "evaluate run --trials 1e3": "--trials is 1e3; give it a whole number, such as 20",
     "evaluate run -x": "there is no flag -x; echospan evaluate --help lists them",
     "echo": NO_RUN,
+    "export -o new": NO_RUN,
+    "export run -o new --model fixed": (
+        "a run, run, and --model fixed are named; name one of them"
+    ),
+    "evaluate --model fixed --target nan": (
+        f"{option('target')} is nan; use a share between 0 and 1, such as 0.99"
+    ),
+    "evaluate --model fixed bist": (
+        "no model 'bist' is shipped; did you mean bits? use one of bits, fixed, variable"
+    ),
     "echo run abc --model fixed": "a run, run, and --model fixed are named; name one of them",
     "echo run abc def": "echospan echo has no place for 'def'; write echospan echo RUN [TEXT]",
     "echo run --othr skip": (
@@ -333,10 +375,10 @@ ASKED = {
         "there is no grid 'qick'; did you mean quick? name architectures, length, quick, size, "
         "or a file in TOML"
     ),
-    "bench --cores gru --workers 0": "--workers is 0; use 1 or more",
+    "bench --cores gru --workers 0": f"{option('workers')} is 0; use 1 or more",
     "bench --cores gru --address tcp://x:1": (
-        "--address is tcp://x:1, and loky runs on this machine alone; use --engine dask or "
-        "--engine ray with it"
+        f"{option('address')} is tcp://x:1, and loky runs on this machine alone; "
+        f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it"
     ),
     "bench --cores gru --hidden 2.5": "--hidden is 2.5; give it whole numbers, such as 20",
     "bench --cores gru --hidden=8 many": "--hidden is 8 many; give it whole numbers, such as 20",
@@ -349,13 +391,43 @@ ASKED = {
     "results store.sqlite --csv store.sqlite --overwrite": (
         "store.sqlite is the file of results itself; name another"
     ),
+    "results store.sqlite --csv run/config.json --overwrite": (
+        "run/config.json is a file of a run; name another"
+    ),
+    f"profile gru --out {'a' * 300}.svg": (
+        f"nothing can be written to {'a' * 300}.svg (File name too long); name another"
+    ),
+    "export run --format html -o run/model.safetensors --overwrite": (
+        "--out is run/model.safetensors, which is in the run that is read, run; name another place"
+    ),
+    "export run -o run --overwrite": (
+        "--out is run, which is in the run that is read, run; name another place"
+    ),
+    "echo run abc --state run/kept": (
+        "--state is run/kept, which is in the run that is read, run; name another place"
+    ),
     "results store.sqlite --status maybe": "--status is maybe; give it one of done, failed",
     "results store.sqlite --compare gru": "--compare is gru; give it 2 words",
     "results store.sqlite --json=3": (
         "echospan results has no place for '3'; write echospan results STORE"
     ),
+    "results store.sqlite --csv out --jsonl ./out": (
+        f"{option('csv')} and {option('jsonl')} are one file, out; "
+        "give each output a file of its own"
+    ),
+    "results store.sqlite --csv store.sqlite-journal": (
+        "store.sqlite-journal is the file of results itself; name another"
+    ),
+    "report store.sqlite figures/span.svg --figures figures": (
+        "the page and the figure span.svg are one file, figures/span.svg; give each output a file "
+        "of its own"
+    ),
+    "report store.sqlite --figures /proc/new": (
+        "/proc/new cannot be made (No such file or directory); "
+        f"name another with {option('figures')}"
+    ),
     "report store.sqlite --figures there.svg": (
-        "there.svg is no folder; name another with --figures"
+        f"there.svg is no folder; name another with {option('figures')}"
     ),
 }
 """What a command line that does not fit is told: a SettingError, each of them."""
@@ -363,6 +435,8 @@ ASKED = {
 
 OTHERS = by_caller("", ", or let such characters go by with --other skip or --other keep")
 OUT = by_caller("", " with --out")
+ELSEWHERE = f"name another folder{OUT}"
+SIZES = f"{option('hidden')}, {option('batch')}, {option('window')} or {option('max_delay')}"
 
 
 def small():
@@ -386,21 +460,20 @@ REFUSALS = [
     R(
         AlphabetError,
         "the alphabet 'aa' has 'a' twice; "
-        "give each character once, or one of the names letters, letters-digits, bits",
+        "give each character once, or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet("aa"),
         "train fixed --out new --alphabet aa",
     ),
     R(
         AlphabetError,
         "the alphabet 'a' has fewer than two characters; "
-        "give at least two, or one of the names letters, letters-digits, bits",
+        "give at least two, or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet("a"),
         "train fixed --out new --alphabet a",
     ),
     R(
         AlphabetError,
-        "the alphabet is 3, which is no text; "
-        "give its characters, or one of the names letters, letters-digits, bits",
+        "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",
         lambda: Alphabet(3),
     ),
     R(
@@ -475,6 +548,53 @@ REFUSALS = [
         lambda: evaluate_span(small(), deadline=math.nan),
     ),
     R(SettingError, "folder is None; give a path", lambda: load(None)),
+    R(
+        SettingError,
+        "store is 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…; "
+        "give another path (File name too long)",
+        lambda: results("a" * 300),
+    ),
+    R(
+        CoreError,
+        "state is 3; give None, or a state that this model returned",
+        lambda: load("run")(torch.ones(1, 2).long(), 3),
+    ),
+    R(
+        DelayError,
+        "delays is None, and this model is conditioned by its input; "
+        "give a tensor of delays, (batch,) or (batch, time)",
+        lambda: EchoModel(replace(SMALL, conditioning="input")).hidden(torch.ones(1, 2).long()),
+    ),
+    R(
+        DeviceError,
+        "no tensor can be made on device 'gpu' (<>); name one that PyTorch has here, such as cpu",
+        lambda: EchoTask().empty_past(2, "gpu"),
+    ),
+    R(
+        SettingError,
+        "evaluation is {}; it lacks blank_accuracy, delays, recalled_bits, span, target",
+        lambda: load("run").save_pretrained("new", evaluation={}),
+    ),
+    R(
+        AlphabetError,
+        "the alphabet is 3; use a string or one of the names letters, digits, letters-digits, bits",
+        lambda: ModelConfig(alphabet=3),
+    ),
+    R(
+        AlphabetError,
+        "no alphabet has the name 'leters'; did you mean letters? "
+        "use one of the names letters, digits, letters-digits, bits",
+        lambda: ModelConfig(alphabet="leters"),
+        "train fixed --out new --alphabet leters",
+    ),
+    R(
+        AlphabetError,
+        "no alphabet has the name 'bit'; did you mean bits? "
+        "use one of the names letters, digits, letters-digits, bits, "
+        "or, for an alphabet of these characters, another order: 'tib'",
+        lambda: cells(alphabet="bit"),
+        "bench --cores gru --alphabet bit --store new.sqlite",
+    ),
     R(
         AlphabetError,
         "the character 'B' at position 1 is not in the alphabet; write it in lower case" + OTHERS,
@@ -574,6 +694,64 @@ REFUSALS = [
         f"{option('carry')} is 2.0; use a share from 0 to 1",
         lambda: TrainingConfig(carry=2.0),
         "train fixed --out new --carry 2",
+    ),
+    # homework
+    R(
+        SettingError,
+        "x is of type str; use a tensor of ids",
+        lambda: homework.idx_to_onehot("abc"),
+    ),
+    R(
+        SettingError,
+        "x holds numbers that are not whole; use whole ids, such as 3",
+        lambda: homework.idx_to_onehot(torch.tensor([0.5])),
+    ),
+    R(
+        AlphabetError,
+        "x holds the id -1; use ids from 0 to 26",
+        lambda: homework.idx_to_onehot(torch.tensor([3, -1])),
+    ),
+    R(
+        SettingError,
+        "hidden_size is 0; use a whole number of 1 or more",
+        lambda: homework.GRUMemory(0),
+    ),
+    R(
+        SettingError,
+        "model is 3; give a model that has test_run, such as GRUMemory(64)",
+        lambda: homework.test_model(3),
+    ),
+    R(
+        SettingError,
+        "x is of the shape (2, 5) and int64; "
+        "use one-hot letters (batch, time, 27), as idx_to_onehot returns them",
+        lambda: homework.GRUMemory(4)(torch.ones(2, 5).long()),
+    ),
+    R(
+        SettingError,
+        "x is on meta and the model on cpu; move one to the other",
+        lambda: homework.GRUMemory(4)(torch.ones(2, 5, 27, device="meta")),
+    ),
+    R(
+        SettingError,
+        "s is of type list; use a string of letters",
+        lambda: homework.GRUMemory(4).test_run(["a", "b"]),
+    ),
+    R(
+        DelayError,
+        "delays are 2.0; use whole numbers from 0 to 5",
+        lambda: homework.VariableDelayGRUMemory(4, 5).test_run("abc", 2.0),
+    ),
+    R(
+        DelayError,
+        "delays have the shape (3,), and x has 2 rows of 4 steps; "
+        "give one delay, one a row (batch,), or one a step (batch, time)",
+        lambda: homework.VariableDelayGRUMemory(4, 5)(torch.ones(2, 4, 27), [1, 2, 3]),
+    ),
+    R(
+        DelayError,
+        "delay 6 is outside 0..5; use one of these, or build the model with max_delay=6",
+        lambda: homework.VariableDelayGRUMemory(4, 5).test_run("abc", 6),
     ),
     # cores
     R(
@@ -856,7 +1034,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "the size asked for is 0 parameters; give 1 or more",
+        "the size asked for is 0 parameters; use 1 to 100,000,000",
         lambda: fit_hidden("gru", parameters=0),
         "profile gru --parameters 0",
     ),
@@ -881,36 +1059,107 @@ REFUSALS = [
         "profile lru --state 3",
     ),
     R(
+        SettingError,
+        f"refuses_every_width cannot be built at any width that was tried, from 1 to <>; leave out "
+        f"{option('state')}",
+        lambda: fit_hidden(refused.refuses_every_width, state=3),
+        "profile refused:refuses_every_width --state 3",
+    ),
+    R(
+        SettingError,
+        "Window carries no state: its last inputs are read again; "
+        f"compare it at one {option('hidden')} or number of {option('parameters')}",
+        lambda: fit_hidden(refused.Window, state=8),
+        "profile refused:Window --state 8",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('parameters', 900)}, or give a function of (features, hidden)",
+        lambda: fit_hidden(refused.unsized, parameters=900),
+        "profile refused:unsized --parameters 900",
+    ),
+    R(
+        SettingError,
+        "unsized has no argument that sets its width (its arguments are n_heads); "
+        f"leave out {option('hidden', 32)} (it is 16 wide), or give a function of "
+        "(features, hidden)",
+        lambda: built(refused.unsized, 27, 32, None, 0),
+        "profile refused:unsized --hidden 32",
+    ),
+    R(
+        SettingError,
+        "a GRU that is made already has its width, 16; "
+        f"leave out {option('hidden', 32)}, or give what makes it, such as "
+        "lambda hidden: MyLayer(hidden)",
+        lambda: built(refused.fixed, 27, 32, None, 0),
+        "profile refused:fixed --hidden 32",
+    ),
+    R(
         CoreError,
         "3 is no module and makes none; name a class, a function or a module",
-        lambda: checks.build(refused.number, 4, 8),
+        lambda: sizing.build(refused.number),
         "profile refused:number",
     ),
     R(
         CoreError,
-        "three wants 3 arguments; give a function of (features, hidden), or an instance",
-        lambda: checks.build(refused.three, 4, 8),
+        "three requires a, b, c, which no width can be given for; "
+        "give a function of (features, hidden) that sets the rest, or an instance",
+        lambda: sizing.build(refused.three),
         "check refused:three",
     ),
     R(
         CoreError,
-        "fails raises ValueError when it is made (no such size); "
-        "give a function of (features, hidden), (hidden) or nothing, or an instance",
-        lambda: checks.build(refused.fails, 4, 8),
+        "configured takes a configuration object (config: Configuration) and cannot be sized by "
+        "its arguments; "
+        "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+        lambda: sizing.build(refused.configured),
+        "check refused:configured",
+    ),
+    R(
+        SettingError,
+        "headed cannot be built at hidden 30 (headed(hidden=30) raises AssertionError (no heads)); "
+        "use 28 or 32, the nearest widths that it can have",
+        lambda: sizing.build(refused.headed, hidden=30),
+        "profile refused:headed --hidden 30",
+    ),
+    R(
+        CoreError,
+        "fails(hidden=<>) raises ValueError (no such size); "
+        "give a function of (features, hidden) that makes it, or an instance",
+        lambda: sizing.build(refused.fails),
         "profile refused:fails",
     ),
     R(
         CoreError,
         "makes_a_number returns int; return a torch.nn.Module",
-        lambda: checks.build(refused.makes_a_number, 4, 8),
+        lambda: sizing.build(refused.makes_a_number),
         "check refused:makes_a_number",
+    ),
+    R(
+        CoreError,
+        "forty raises IndexError on a sequence of 60 steps (index out of range in self); "
+        f"let it take as many, or ask for a shorter {option('max_delay')}",
+        lambda: profile(refused.forty, 1, symbols=100),
+        "profile refused:forty --max-delay 1 --symbols 100",
+    ),
+    R(
+        CoreError,
+        "weary raised RuntimeError while it was trained and measured (tired); "
+        "run echospan.check on it, and look at the error that this one was raised from",
+        lambda: profile(refused.weary, 1, symbols=9_000),
+    ),
+    R(
+        CoreError,
+        "3 is no module and makes none; name a class, a function or a module",
+        args="check refused:number",
     ),
     R(
         SettingError,
         "there is no check 'casual' to fail; "
         "name one of shape_dtype_device, causal, step_by_step, chunks, rows_independent, "
-        "every_parameter_learns, state_dict, input_unchanged, length_one, long_run, "
-        "gradients, zeros_are_empty",
+        "every_parameter_learns, state_dict, train_and_eval, one_step, input_unchanged, "
+        "length_one, long_run, gradients, zeros_are_empty",
         lambda: check(nn.GRU(4, 8), expected_failures={"casual": "a slip"}),
     ),
     # what a core promises; the command check tells these as its answer, line by line
@@ -993,6 +1242,42 @@ REFUSALS = [
     ),
     R(
         CheckError,
+        "after train() and eval() the output differs by <>; "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.ScalesOnEval),
+    ),
+    R(
+        CheckError,
+        "switches is another after train() and eval(); "
+        "let train() and eval() change no weights and no cache of them",
+        lambda: checks.check_train_and_eval(test_checks.CountsSwitches),
+    ),
+    R(
+        CheckError,
+        "two steps of training change no output; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.CachesKernel),
+    ),
+    R(
+        CheckError,
+        "the second training step raises RuntimeError: <>; "
+        "compute all that depends on a weight anew in each forward",
+        lambda: checks.check_one_step(test_checks.KeepsGraph),
+    ),
+    R(
+        CheckError,
+        "a copy made before two steps of training changed with them by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.SharesWithCopies),
+    ),
+    R(
+        CheckError,
+        "another core that loads the weights of two steps of training differs by <>; "
+        "compute with the parameters themselves: keep no second name for them and no cache",
+        lambda: checks.check_one_step(test_checks.LoadsInto),
+    ),
+    R(
+        CheckError,
         "the input is changed in place; begin with x = x.clone()",
         lambda: checks.check_input_unchanged(test_checks.WritesInput),
     ),
@@ -1020,13 +1305,8 @@ REFUSALS = [
     ),
     R(
         CheckError,
-        "it does not compute in float64; make its constants with dtype=x.dtype",
-        lambda: checks.check_gradients(test_checks.Single),
-    ),
-    R(
-        CheckError,
         "the gradient of the input along a random direction is <>, finite differences say "
-        "<>; "
+        "<> ± <>; "
         "mend the backward, and leave out detach() and in-place changes",
         lambda: checks.check_gradients(test_checks.WrongBackward),
     ),
@@ -1063,6 +1343,25 @@ REFUSALS = [
         "train fixed --out new --learning-rate 1e38",
     ),
     R(
+        SettingError,
+        f"this training takes at least <> GB of memory, and <> GB are free; use a smaller {SIZES}",
+        lambda: train(Recipe(model=replace(SMALL, hidden=2_000_000))),
+        "train fixed --out new --hidden 2000000",
+    ),
+    R(
+        SettingError,
+        f"PyTorch has no model with {option('hidden')} 4,000,000,000 and {option('max_delay')} 2 "
+        "(<>); use smaller ones",
+        lambda: check_training_memory(
+            Recipe(model=replace(SMALL, hidden=4_000_000_000)), available=10**30
+        ),
+    ),
+    R(
+        SettingError,
+        f"the memory ran out (MemoryError); use a smaller {SIZES}",
+        lambda: train(Recipe(), on_progress=no_memory),
+    ),
+    R(
         RunError,
         "the snapshot does not fit its recipe (<>); train it anew",
         lambda: train(snapshot().recipe, resume=snapshot()),
@@ -1070,7 +1369,7 @@ REFUSALS = [
     # profiles
     R(
         SettingError,
-        "this is no profile of echospan ('seeds'); give what Profile.to_json wrote",
+        "this is no profile of echospan (at is missing); give what Profile.to_json wrote",
         lambda: Profile.from_json("{}"),
     ),
     R(SettingError, "profiles is empty; give one or more profiles", lambda: combine([])),
@@ -1146,7 +1445,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "states is no array of numbers (<>); give a NumPy array or a tensor",
+        "states is no array of numbers (<>); give a NumPy array, a tensor or a list of numbers",
         lambda: capacity_of_states(np.zeros(5), "abc"),
     ),
     R(
@@ -1162,9 +1461,20 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        "a core that reads 3 numbers a step has no single input to remember; "
+        "build it with an input of width 1",
+        lambda: memory_capacity(nn.Linear(3, 4)),
+    ),
+    R(
+        CoreError,
         "the core returned (20, 1200) for an input of (20, 1200, 1); "
-        "return (batch, time, hidden) and the state",
-        lambda: memory_capacity(test_capacity.Flat()),
+        "return (batch, time, nodes), alone or first in a tuple",
+        lambda: memory_capacity(lambda x: x.squeeze(-1)),
+    ),
+    R(
+        SettingError,
+        "inputs is complex; give real numbers: capacity is of one real input",
+        lambda: capacity_of_states(np.zeros(5, complex), np.zeros((5, 2))),
     ),
     R(
         SettingError,
@@ -1231,10 +1541,72 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "nothing can be written beside /proc/x/y (No such file or directory); "
+        "new cannot be read (Too many open files); name a folder that you may write to",
+        lambda: check_output("new"),
+        harm=lambda: Path("new").mkdir(),
+        under=refused.no_more_files,
+    ),
+    R(
+        RunError,
+        "nothing can be written to /proc/x/y (No such file or directory); "
         "name a folder on a disk with room that you may write to",
-        lambda: check_output("/proc/x/y"),
+        lambda: claimed("/proc/x/y"),
         "train fixed --out /proc/x/y",
+    ),
+    R(
+        FolderInUseError,
+        f"run is in use by a test (process <> on <>, since <>); wait until it ends, or {ELSEWHERE}",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        under=lambda: claim("run", "a test", lambda _: None),
+    ),
+    R(
+        RunError,
+        "run is on a file system that cannot lock files (No locks available); "
+        f"another process could change it meanwhile: {ELSEWHERE} on a disk of this machine",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        under=functools.partial(refused.failing, fcntl, "flock", errno.ENOLCK),
+    ),
+    R(
+        RunError,
+        f"run/.echospan-lock is not a file of echospan; {ELSEWHERE}",
+        lambda: claimed("run"),
+        "train fixed --out run --overwrite",
+        harm=lambda: os.mkfifo("run/.echospan-lock"),
+    ),
+    R(
+        RunError,
+        "run was not completed when it was last written, and it cannot be completed here "
+        "(Is a directory); name it once where it may be written to",
+        lambda: load("run"),
+        "echo run abc",
+        harm=lambda: [Path("run", name).mkdir() for name in (".echospan-commit", ".echospan-lock")],
+    ),
+    R(
+        RunError,
+        "dead/run is a link to nowhere, and nothing is there; "
+        "make what it leads to, remove the link, or name another place",
+        lambda: claimed("dead/run"),
+        "train fixed --out dead/run",
+        harm=lambda: [Path("dead").mkdir(), Path("dead/run").symlink_to("nowhere")],
+    ),
+    R(
+        RunError,
+        "'a\\x00b' is no path (embedded null byte); name another place",
+        lambda: write_whole("a\0b", b""),
+    ),
+    R(
+        RunError,
+        "run is a folder, a pipe or a device and not a file; name a file",
+        lambda: write_whole("run", b""),
+    ),
+    R(
+        RunError,
+        "the run in run is written but could not take its place (Input/output error); it is whole "
+        "in .echospan-commit there, and takes its place when the folder is next used",
+        saved,
+        under=functools.partial(refused.failing, os, "replace", errno.EIO),
     ),
     R(
         RunError,
@@ -1288,6 +1660,14 @@ REFUSALS = [
         "stopped holds a run that was not finished; go on with echospan train --resume",
         lambda: load("stopped"),
         "echo stopped abc",
+    ),
+    R(
+        RunError,
+        "new holds a training that has saved nothing yet; "
+        "wait for its end, or train it with echospan train --resume",
+        lambda: load("new"),
+        "echo new abc",
+        harm=lambda: [Path("new").mkdir(), Path("new/.echospan-lock").touch()],
     ),
     R(
         RunError,
@@ -1351,7 +1731,14 @@ REFUSALS = [
     # snapshots
     R(
         RunError,
-        f"there.svg/new cannot be written (Not a directory); make room there or name another{OUT}",
+        "run/resume.safetensors could not be written (File too large); "
+        "make room or name another place",
+        lambda: write_snapshot(Path("run"), snapshot()),
+        under=refused.full_disk,
+    ),
+    R(
+        RunError,
+        f"there.svg/new cannot be written (Not a directory); make room there or {ELSEWHERE}",
         lambda: write_snapshot(Path("there.svg/new"), snapshot()),
     ),
     R(
@@ -1369,6 +1756,12 @@ REFUSALS = [
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
         harm=scribbled("stopped/resume.safetensors"),
+    ),
+    R(
+        SettingError,
+        "run is damaged and has no snapshot to go on from; train anew with --overwrite",
+        args="train fixed --out run --resume",
+        harm=cut("run/config.json", 60),
     ),
     R(
         RunError,
@@ -1403,71 +1796,151 @@ REFUSALS = [
     # grids
     R(
         SettingError,
-        "the grid has no cores; name some, such as gru or mylayers:Mine",
+        f"{option('cores')} is empty; give one or more",
         lambda: cells(cores=()),
         "bench --cores",
     ),
     R(
         SettingError,
-        "hidden and state all set the size; give one of them",
+        f"{option('hidden')} and {option('state')} set the size; give one of them",
         lambda: cells(state=(8,)),
         "bench --cores gru --hidden 8 --state 8",
     ),
     R(
         SettingError,
-        "symbols and seconds both set the budget; give one of them",
+        f"{option('symbols')} and {option('seconds')} set the budget; give one of them",
         lambda: cells(symbols=(1,), seconds=(1.0,)),
         "bench --cores gru --symbols 1 --seconds 1",
     ),
     R(
         SettingError,
-        "the grid's seeds is empty; give one or more",
+        f"{option('seeds')} is empty; give one or more",
         lambda: cells(seeds=()),
         "bench --cores gru --seeds",
     ),
     R(
         SettingError,
-        "the grid's hidden holds 0; use 1 to 2^53",
+        f"{option('hidden')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(hidden=(0,)),
         "bench --cores gru --hidden 0",
     ),
     R(
         SettingError,
-        "the grid's seconds holds 0.0; use numbers above 0",
+        f"{option('max_delay')} is 40000; use whole numbers from 0 to 32,767",
+        lambda: cells(max_delay=40_000),
+        "bench --cores gru --max-delay 40000",
+    ),
+    R(
+        SettingError,
+        f"{option('state')} is 1000000000000; use whole numbers from 1 to 16,777,216",
+        lambda: cells(hidden=None, state=(10**12,)),
+        "bench --cores gru --state 1e12",
+    ),
+    R(
+        SettingError,
+        f"{option('seconds')} is 0.0; use numbers above 0",
         lambda: cells(seconds=(0.0,)),
         "bench --cores gru --seconds 0",
     ),
     R(
         SettingError,
-        "the grid tries 0 learning rates; give one to ten",
+        f"{option('learning_rates')} is empty; give one or more",
         lambda: cells(learning_rates=()),
         "bench --cores gru --learning-rates",
     ),
     R(
         SettingError,
-        "the grid's features is 0; use 1 or more",
+        "the grid tries 11 learning rates; give one to ten",
+        lambda: cells(learning_rates=(0.1,) * 11),
+        "bench --cores gru --learning-rates" + " 0.1" * 11,
+    ),
+    R(
+        SettingError,
+        f"{option('features')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(features=0),
         "bench --cores gru --features 0",
     ),
     R(
         SettingError,
-        "the grid's learning_rates holds 0.0; use numbers above 0, such as 1e-2",
+        f"{option('learning_rates')} is 0.0; use numbers above 0, such as 1e-2",
         lambda: cells(learning_rates=(0.0,)),
         "bench --cores gru --learning-rates 0",
     ),
     R(
         SettingError,
-        "the grid's batch is 0; use 1 or more",
+        f"{option('batch')} is 0; use whole numbers from 1 to 2^53",
         lambda: cells(batch=0),
         "bench --cores gru --batch 0",
     ),
     R(
         SettingError,
-        "the grid's at is 2.0; use a share between 0 and 1, such as 0.99",
+        f"{option('at')} is 2.0; use a share between 0 and 1, such as 0.99",
         lambda: cells(at=2.0),
         "bench --cores gru --at 2",
     ),
+    R(
+        SettingError,
+        f"{option('hidden')} is [8]; give it whole numbers",
+        lambda: cells(hidden=[[8]]),
+    ),
+    R(SettingError, f"{option('alphabet')} is 7; give it text", lambda: cells(alphabet=7)),
+    R(
+        SettingError,
+        f"{option('alphabet')} has 10,001 characters; a bench takes at most 10,000",
+        lambda: cells(alphabet="".join(map(chr, range(10_001)))),
+    ),
+    R(SettingError, f"{option('cores')} is 3; give it text", lambda: cells(cores=(3,))),
+    R(
+        SettingError,
+        f"{option('cores')} holds a name of 1,001 characters; use 1,000 at most",
+        lambda: cells(cores=("g" * 1_001,)),
+        "bench --cores " + "g" * 1_001,
+    ),
+    R(
+        SettingError,
+        "the grid has 8,000,000 cells; a bench takes at most 100,000: "
+        + by_caller(
+            "split it into several grids, such as one for each seed",
+            "run it in parts, such as a few --seeds at a time, with the same --store",
+        ),
+        lambda: cells(hidden=range(1, 201), max_delay=range(200), seeds=range(200)),
+        "bench many.toml --hidden "
+        + " ".join(map(str, range(1, 201)))
+        + " --max-delay "
+        + " ".join(map(str, range(200)))
+        + " --seeds "
+        + " ".join(map(str, range(200))),
+        harm=text("many.toml", '[[grid]]\ncores = "gru"\n'),
+    ),
+    R(
+        SettingError,
+        f"the grid searches for 1,001 widths; give at most 1,000 combinations of "
+        f"{option('cores')}, {option('max_delay')} and {option('parameters')} or "
+        f"{option('state')}",
+        lambda: cells(hidden=None, parameters=range(1, 1_002)),
+        "bench --cores gru --parameters " + " ".join(map(str, range(1, 1_002))),
+    ),
+    R(
+        SettingError,
+        "torch is 2; give it text, 100 characters at most",
+        lambda: Cell(core="gru", symbols=1, torch=2),
+    ),
+    R(
+        SettingError,
+        f"a cell has one budget; give {option('symbols')} or {option('seconds')}",
+        lambda: Cell(core="gru"),
+    ),
+    R(
+        SettingError,
+        "this is no cell of a bench (<> is missing); give what Cell.to_json wrote",
+        lambda: Cell.from_json("{}"),
+    ),
     R(SettingError, "my.toml cannot be read (<>); give a grid in TOML", **grid("[[grid]\n")),
+    R(
+        SettingError,
+        "my.toml cannot be read (it is nested too deeply); give a grid in TOML",
+        **grid("a = " + "[" * 5_000),
+    ),
     R(
         SettingError,
         "my.toml holds cores; write each grid under a line [[grid]]",
@@ -1475,22 +1948,22 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "my.toml, grid 1 has a setting 'hiden'; did you mean hidden?",
+        "my.toml, grid 1: it has a setting 'hiden'; did you mean hidden?",
         **grid('[[grid]]\ncores = "gru"\nhiden = [3]'),
     ),
     R(
         SettingError,
-        "my.toml, grid 1 has hidden = '3'; give it whole numbers",
+        "my.toml, grid 1: hidden is '3'; give it whole numbers",
         **grid('[[grid]]\ncores = "gru"\nhidden = "3"'),
     ),
     R(
         SettingError,
-        'my.toml, grid 1 names no cores; write cores = ["gru", …] in it',
+        'my.toml, grid 1: it names no cores; write cores = ["gru", …] in it',
         **grid("[[grid]]\nhidden = [3]"),
     ),
     R(
         SettingError,
-        "my.toml, grid 1: the grid's batch is 0; use 1 or more",
+        "my.toml, grid 1: batch is 0; use whole numbers from 1 to 2^53",
         **grid('[[grid]]\ncores = "gru"\nbatch = 0'),
     ),
     # benches and their engines
@@ -1569,6 +2042,21 @@ REFUSALS = [
     ),
     R(
         StoreError,
+        "pipe is no regular file; name a file, such as results.sqlite",
+        lambda: Store("pipe"),
+        "report pipe",
+        harm=lambda: os.mkfifo("pipe"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has 2 names (hard links); SQLite keeps a file whole under one name alone: "
+        "copy it, or remove the others",
+        lambda: Store("store.sqlite"),
+        "bench --cores gru --store store.sqlite",
+        harm=lambda: Path("other").hardlink_to("store.sqlite"),
+    ),
+    R(
+        StoreError,
         "no is no folder; make it, or name another",
         lambda: Store("no/s.sqlite"),
         "bench --cores gru --store no/s.sqlite",
@@ -1588,7 +2076,15 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite has version 99, newer than 2; install a newer echospan",
+        "store.sqlite is no file of results; name one that echospan bench made",
+        rows,
+        "results store.sqlite",
+        harm=database("ALTER TABLE results RENAME error TO reason"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite has format 99, and this echospan reads format 3; "
+        "use the echospan that made it, or run the bench again into another file",
         rows,
         "results store.sqlite",
         harm=database("PRAGMA user_version=99"),
@@ -1603,33 +2099,58 @@ REFUSALS = [
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (all: its columns have other names); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (<>); "
+        "take a copy of the file from before, or run the bench again into another file",
         stored,
-        harm=database("ALTER TABLE results RENAME bits TO bytes"),
-        args="results store.sqlite",
+        "results store.sqlite",
+        harm=page_twice,
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: its checksum differs); "
-        "take a copy of the file from before, or delete that row and run its cell again",
+        "store.sqlite is damaged (8 results were stored, and 7 are found); "
+        "take a copy of the file from before, or run the bench again into another file",
+        stored,
+        "results store.sqlite",
+        harm=database("DELETE FROM results WHERE rowid = 3"),
+    ),
+    R(
+        StoreError,
+        "store.sqlite holds a result that is damaged (<>: its digest differs); "
+        "take a copy of the file from before, or run the bench again into another file",
         rows,
         "results store.sqlite",
-        harm=database("UPDATE results SET span = 16 WHERE seed = 0"),
+        harm=database("UPDATE results SET tries = 16 WHERE rowid = 3"),
     ),
     R(
         StoreError,
-        "store.sqlite holds a result that is damaged (<>: 'learning_rates'); take a copy of the "
-        "file from before, or delete that row and run its cell again",
-        stored,
-        "report store.sqlite",
-        harm=no_cell,
-    ),
-    R(
-        StoreError,
-        "store.sqlite cannot be read (Too many open files); name a file that you may read",
-        lambda: Store("store.sqlite"),
+        "store.sqlite cannot be read (<>); "
+        "see that the disk has room and the file is whole and yours",
+        rows,
         under=refused.no_more_files,
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was removed, moved or replaced while it was open; what it held is in <>: "
+        "move that back, and run the command again",
+        lambda: while_open(os.unlink, lambda store: store.add(LUCKLESS)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite was overwritten while it was open (<>); "
+        "run the command again with a file that nothing else writes",
+        lambda: while_open(lambda path: os.truncate(path, 0)),
+    ),
+    R(
+        StoreError,
+        "store.sqlite lacks 1 results that were stored in it; "
+        "something else has written to it: run the command again",
+        lambda: taken_out(),
     ),
     R(
         SettingError,
@@ -1659,15 +2180,16 @@ REFUSALS = [
     # export
     R(
         RunError,
-        f"run exists already; name another folder, or add {option('overwrite', True)}",
-        lambda: check_export("run"),
-        "export run -o run",
+        f"graphs exists already; name another folder, or add {option('overwrite', True)}",
+        lambda: check_export("graphs"),
+        "export run -o graphs",
+        harm=lambda: [Path("graphs").mkdir(), text("graphs/echo.json", '{"echospan": "1"}')()],
     ),
     R(
         RunError,
-        "run exists and is no export of echospan; it is not overwritten: name another folder",
-        lambda: check_export("run", overwrite=True),
-        "export run -o run --overwrite",
+        "stopped exists and is no export of echospan; it is not overwritten: name another folder",
+        lambda: check_export("stopped", overwrite=True),
+        "export run -o stopped --overwrite",
     ),
     R(
         SettingError,
@@ -1744,7 +2266,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "starlette is not installed; pip install 'echospan[web]'",
+        "websockets is not installed; pip install 'echospan[web]'",
         args="serve run",
         under=refused.without_a_server,
     ),
@@ -1764,9 +2286,21 @@ REFUSALS = [
     ),
     R(
         SettingError,
+        f"{option('allow_host')} is 'https://hub', which is no host name; give the name in the "
+        "address of the page alone, such as hub.example.org: no https://, port, path or *",
+        lambda: host_name("https://hub"),
+        "serve run --allow-host https://hub",
+    ),
+    R(
+        SettingError,
         "the models have no two characters in common; "
         "serve together what reads the same alphabet, or each on a port of its own",
         lambda: common_alphabet([Served("mine", EchoModel(SMALL)), Served("yours", digits())]),
+    ),
+    R(
+        SettingError,
+        "run/model.safetensors is inside the run run; name a place outside",
+        args="export run --format html -o run/model.safetensors --overwrite",
     ),
     R(
         SettingError,
@@ -1781,10 +2315,20 @@ REFUSALS = [
         args="report empty.sqlite",
         harm=lambda: Store("empty.sqlite").close(),
     ),
+    R(
+        SettingError,
+        "pipe.csv is a pipe or a device and not a file; name a file",
+        args="results store.sqlite --csv pipe.csv --overwrite",
+        harm=lambda: os.mkfifo("pipe.csv"),
+    ),
     *(R(SettingError, said, args=asked) for asked, said in ASKED.items()),
 ]
 
 UNREACHED = {
+    ("cli/runs.py", "self._left()"): "test_run_folder.py has a disk that is full at the end",
+    ("cli/runs.py", "trained and not measured"): "as above",
+    ("cli/runs.py", "is trained and saved, and cannot be measured"): "as above, of memory",
+    ("cli/benches.py", "standard output could not be written"): "test_bench.py has a full one",
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",
@@ -1792,9 +2336,10 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "WebSocketDisconnect")
+APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
 """What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
-raised on, and two that close a visitor's socket, with the reasons that test_serve.py reads."""
+raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
+ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,15 +14,24 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.client import connect as aconnect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from echospan import EchoModel, ModelConfig
 from echospan.cli import main
 from echospan.errors import SettingError
-from echospan.web.served import Served
-from echospan.web.server import app
+from echospan.export import pack
+from echospan.web.desk import Desk
+from echospan.web.guard import Guard, host_name
+from echospan.web.limits import Limits, within
+from echospan.web.pace import Bucket, Pace
+from echospan.web.served import Served, Work
+from echospan.web.server import Server
+from echospan.web.wire import close_reason
 from serving import serving, visiting
 
 
@@ -319,17 +329,17 @@ def test_the_page_and_what_it_names_are_served_and_may_run_nothing_else(three):
         "//etc/passwd",
         "/page.js%00",
         "/..\\server.py",
-        "/socket",
         "/__init__.py",
-        "/",
-    ][:-1],
+        "/page.js/",
+        "/.",
+    ],
 )
 def test_no_path_leads_out(three, path):
     assert get(three, path)[0].status == 404
 
 
 def test_who_is_one_too_many_is_told_so():
-    with serving([Served("gru", model())], connections=2) as served:
+    with serving([Served("gru", model())], visitors=2) as served:
         with visiting(served), visiting(served):
             assert closes(served, HELLO) == (1013, "2 visitors are here: come later")
         with visiting(served) as visitor:  # there is room again
@@ -361,43 +371,495 @@ def test_who_never_reads_is_let_go_and_others_are_unharmed():
                 talk()
             ids = letters(30)
             assert [other.push([i])[0] for i in ids] == alone(served.host.models[0].model, ids)
-            assert served.host.connections == 1
+            assert len(served.server.visitors) == 1
 
 
-def test_who_floods_with_pings_and_never_reads_is_let_go():
-    def flood():
-        raw.sendall(
-            b"GET /socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        ping = b"\x89\xfd" + bytes(4) + b"x" * 125
-        for _ in range(1_000_000):
-            raw.sendall(ping * 100)
+# Limits of cost: each kind of frame, beside a user who types.
 
+
+def frame(opcode, data=b"", fin=True):
+    """A masked frame of less than 126 bytes; the mask is zero, so the payload is as it stands."""
+    return bytes([fin << 7 | opcode, 0x80 | len(data)]) + bytes(4) + data
+
+
+FLOODS = {
+    "pings": frame(9),
+    "long pings": frame(9, b"x" * 125),
+    "pongs": frame(10),
+    "keys": frame(1, b'{"push": 1, "model": 0, "ids": [1], "delay": 0}'),
+    "resets": frame(1, b'{"reset": 1, "model": 0}'),
+}
+
+
+def upgraded(served, *sent):
+    """A TCP connection whose handshake is done, and on which these frames were sent."""
+    raw = served.raw(HANDSHAKE)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += raw.recv(1)
+    assert head.startswith(b"HTTP/1.1 101 ")
+    for data in sent:
+        raw.sendall(data)
+    return raw
+
+
+HANDSHAKE = (
+    b"GET /socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SLOW = {"rate": 100.0, "burst": 5_000.0, "quiet_rate": 1e6, "quiet_burst": 1e6}
+"""A pace of two frames a second after the first hundred."""
+
+
+def send_all(raw, data):
+    """Send until the peer reads no more; return whether all of it went."""
+    raw.settimeout(0.1)
+    try:
+        raw.sendall(data)
+    except TimeoutError:
+        return False
+    return True
+
+
+def send_without_end(raw):
+    while True:
+        raw.sendall(b"x")
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("connections", [1, 3])
+def test_a_flood_of_any_kind_of_frame_is_read_slowly_and_others_at_once(flood, connections):
+    data = FLOODS[flood] * (4_000_000 // len(FLOODS[flood]))
     with (
-        serving([Served("gru", model())], unread=100_000, patience=60.0) as served,
-        socket.create_connection(("127.0.0.1", served.port)) as raw,
-        pytest.raises((BrokenPipeError, ConnectionResetError)),
-    ):
-        flood()
-
-
-def test_who_floods_is_read_slowly_and_others_at_once():
-    def answered():
-        for _ in range(100):
-            flood.ws.recv(timeout=0.2)
-
-    with (
-        serving([Served("gru", model())], rate=200.0, burst=200.0) as served,
-        visiting(served) as flood,
+        serving([Served("gru", model())], **SLOW) as served,
+        contextlib.ExitStack() as stack,
         visiting(served) as other,
     ):
-        for _ in range(100):
-            flood.send([1])
-        assert len([other.push([i]) for i in letters(3)]) == 3
-        with pytest.raises(TimeoutError):
-            answered()
+        for _ in range(connections):
+            raw = socket.socket()
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+            raw.connect(("127.0.0.1", served.port))
+            stack.callback(raw.close)
+            raw.sendall(HANDSHAKE)
+            assert b" 101 " in raw.recv(20)
+            raw.sendall(frame(1, HELLO.encode()))
+            assert not send_all(raw, data), "four megabytes were read at once"
+        ids = letters(30)
+        assert [other.push([i])[0] for i in ids] == alone(served.host.models[0].model, ids)
+
+
+def test_a_message_in_endless_empty_fragments_is_refused(three):
+    with upgraded(three, frame(1, HELLO.encode())) as raw:
+        assert b"welcome" in raw.recv(4096)
+        raw.sendall(frame(1, fin=False) + frame(0, fin=False) * 400)
+        assert b"a message in more than 256 fragments" in read_to_end(raw)
+
+
+def test_a_message_in_some_fragments_is_read(three):
+    with visiting(three) as visitor:
+        visitor.numbers[0] += 1
+        push = json.dumps({"push": visitor.numbers[0], "model": 0, "ids": [1, 2], "delay": 0})
+        visitor.ws.send([*push, ""])
+        assert visitor.read()["said"] == alone(three.models[0], [1, 2])
+
+
+def test_a_fragment_that_splits_a_character_is_read_and_half_a_character_is_not(three):
+    text = '{"hello": "é"}'.encode()
+    with upgraded(three, frame(1, text[:12], fin=False), frame(0, text[12:])) as raw:
+        assert b"welcome" in raw.recv(4096)
+    with upgraded(three, frame(1, text[:12])) as raw:
+        assert b"a frame is no UTF-8" in read_to_end(raw)
+
+
+def test_one_who_types_does_not_wait_for_what_others_have_spent():
+    limits = Limits(rate=1e9, burst=1e9, quiet_rate=1e-9, quiet_burst=100.0)
+    total = Bucket(1.0, 1_000.0)
+    greedy, typing = Pace(limits, total), Pace(limits, total)
+    assert greedy.spend(5_000.0) > 3_000.0
+    assert typing.spend(60.0) == 0.0
+    assert typing.spend(60.0) > 3_000.0
+
+
+def test_a_model_of_many_delays_takes_fewer_symbols_at_once():
+    far = model(max_delay=999)
+    with serving([Served("far", far), Served("near", model())]) as served:
+        with visiting(served) as visitor:
+            assert [m["batch"] for m in visitor.welcome["models"]] == [16, 512]
+            ids = letters(16)
+            assert visitor.push(ids) == alone(far, ids)
+        push = json.dumps({"push": 1, "model": 0, "ids": letters(17), "delay": 0})
+        assert closes(served, HELLO, push) == (1007, "ids is no list of 1 to 16 symbols")
+
+
+# Limits of time and number: each state of a connection.
+
+
+def read_to_end(raw):
+    """All that comes until the server closes."""
+    got = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := raw.recv(65_536):
+            got += part
+    return got
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\n", HANDSHAKE[:-2]], ids=range(4))
+def test_a_request_that_is_not_finished_is_given_up(sent):
+    with serving([Served("gru", model())], patience=0.05) as served, served.raw(sent) as raw:
+        assert read_to_end(raw).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_request_that_trickles_is_given_up_too():
+    with (
+        serving([Served("gru", model())], patience=0.1) as served,
+        served.raw(b"GET / HTTP/1.1\r\nX: ") as raw,
+    ):
+        raw.settimeout(0.005)
+        for _ in range(1_000):
+            raw.sendall(b"y")
+            with contextlib.suppress(TimeoutError):
+                assert raw.recv(12) == b"HTTP/1.1 408"
+                return
+    raise AssertionError("it trickles still")
+
+
+def test_connections_that_ask_nothing_give_way_to_those_that_do():
+    with (
+        serving(
+            [Served("gru", model())], visitors=2, unfinished=8, young=0.0, patience=60.0
+        ) as served,
+        contextlib.ExitStack() as stack,
+    ):
+        silent = [stack.enter_context(served.raw()) for _ in range(100)]
+        assert get(served, "/page.js")[0].status == 200
+        with visiting(served) as visitor:
+            assert visitor.push(letters(3)) == alone(served.host.models[0].model, letters(3))
+        assert {read_to_end(raw)[9:12] for raw in silent[:80]} <= {b"503", b""}
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in read_to_end(silent[-1])
+
+
+def test_who_is_closed_and_does_not_leave_is_dropped():
+    with (
+        serving([Served("gru", model())], closing=0.05, patience=0.05) as served,
+        upgraded(served, frame(1, b"{}")) as raw,
+    ):
+        assert b"the first frame is no" in read_to_end(raw)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            send_without_end(raw)
+
+
+def test_who_answers_no_ping_is_dropped_and_who_does_stays():
+    with (
+        serving([Served("gru", model())], ping=0.05) as served,
+        visiting(served) as other,
+        upgraded(served, frame(1, HELLO.encode())) as raw,
+    ):
+        assert b"welcome" in read_to_end(raw)
+        assert other.push(letters(3)) == alone(served.host.models[0].model, letters(3))
+
+
+def test_as_many_are_let_in_as_the_system_has_files_for():
+    limits = Limits()
+    assert within(limits, None) == limits
+    assert within(limits, 10_000) == limits
+    for files in (1, 2, 50, 900, 2_000, 2_511):
+        fewer = within(limits, files)
+        assert fewer.visitors >= 1
+        assert fewer.unfinished >= 1
+        assert fewer.visitors + fewer.unfinished <= max(2, files)
+
+
+# Requests that are none.
+
+PLAIN = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (HANDSHAKE[:-2] + b"X: " + b"y" * 9_000 + b"\r\n\r\n", 431),
+        (HANDSHAKE[:-2] + b"X: " + b"y" * 60_000 + b"\r\n\r\n", 431),
+        (HANDSHAKE[:-2] + b"X: y\r\n" * 130 + b"\r\n", 431),
+        (HANDSHAKE[:-2] + (b"X: " + b"y" * 5_000 + b"\r\n") * 10 + b"\r\n", 431),
+        (HANDSHAKE.replace(b"/socket", b"/" + b"s" * 9_000), 414),
+        (HANDSHAKE.replace(b"/socket", b"/s\xc3\xa9"), 400),
+        (HANDSHAKE.replace(b"Version: 13", b"Version: 12"), 400),
+        (HANDSHAKE.replace(b"Version: 13", b"Version: 13\r\nSec-WebSocket-Version: 13"), 400),
+        (HANDSHAKE.replace(b"Upgrade: websocket", b"Upgrade: h2c"), 426),
+        (HANDSHAKE.replace(b"GET", b"POST"), 405),
+        (HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0"), 505),
+        (HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/9.9"), 400),
+        (HANDSHAKE.replace(b"dGhl", b"d\xff\xfe"), 400),
+        (HANDSHAKE.replace(b"dGhlIHNhbXBsZSBub25jZQ==", b"short"), 400),
+        (HANDSHAKE.replace(b"Host", b"Ho st"), 400),
+        (HANDSHAKE.replace(b"\r\n", b"\n"), 400),
+        (HANDSHAKE + frame(9) * 3, 400),
+        (HANDSHAKE + frame(8), 400),
+        (HANDSHAKE + HANDSHAKE, 400),
+        (PLAIN + b"Content-Length: 3\r\n\r\nabc", 400),
+        (PLAIN + b"Content-Length: -1\r\n\r\n", 400),
+        (PLAIN + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (PLAIN + b"\x00: y\r\n\r\n", 400),
+        (PLAIN + b"Host: 127.0.0.1\r\n\r\n", 421),
+        (b"GET / HTTP/1.1\r\n\r\n", 421),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n", 400),
+        (b"\r\n" * 3, 400),
+        (PLAIN + b"\r\n" + PLAIN + b"\r\n", 200),
+        (PLAIN.replace(b"1.1\r", b"1.0\r") + b"\r\n", 200),
+        (PLAIN.replace(b"GET", b"HEAD") + b"\r\n", 200),
+        (PLAIN.replace(b"GET", b"POST") + b"\r\n", 405),
+        (PLAIN.replace(b"GET", b"OPTIONS") + b"\r\n", 405),
+        (PLAIN.replace(b"GET /", b"OPTIONS *") + b"\r\n", 405),
+    ],
+    ids=range(34),
+)
+def test_a_request_of_any_form_is_answered_and_closed(three, request_, status):
+    with three.raw(request_) as raw:
+        answer = read_to_end(raw)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    assert b"connection: close" in head.lower()
+    assert len(body) == (0 if request_.startswith(b"HEAD") else length)
+
+
+def test_a_handshake_with_bytes_changed_is_always_answered_or_closed():
+    draw = random.Random(0)
+
+    def changed():
+        data = bytearray(HANDSHAKE)
+        for _ in range(draw.randrange(1, 4)):
+            at = draw.randrange(len(data))
+            kind = draw.randrange(3)
+            if kind == 0:
+                data[at] = draw.randrange(256)
+            elif kind == 1:
+                del data[at : at + draw.randrange(1, 30)]
+            else:
+                data[at:at] = draw.randbytes(draw.randrange(1, 30))
+        return bytes(data)
+
+    with (
+        serving([Served("gru", model())], patience=0.3, closing=0.1) as served,
+        contextlib.ExitStack() as stack,
+    ):
+        opened = [stack.enter_context(served.raw(changed())) for _ in range(300)]
+        for raw in opened:
+            read_to_end(raw)
+        with visiting(served) as visitor:
+            assert visitor.push(letters(3)) == alone(served.host.models[0].model, letters(3))
+            assert len(served.server.visitors) == 1
+    assert not served.server.others
+
+
+@given(st.text(alphabet=st.characters(codec=None), max_size=200))
+def test_a_reason_fits_its_frame_and_is_cut_between_characters(text):
+    cut = close_reason(text)
+    assert len(cut.encode()) <= 123
+    whole = text.encode(errors="replace").decode()
+    assert whole.startswith(cut)
+    assert len(cut) == len(whole) or len(whole[: len(cut) + 1].encode()) > 123
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin"])
+def test_a_refusal_that_names_what_is_not_ascii_has_its_code(three, name):
+    wrong = HANDSHAKE.replace(b"Host: 127.0.0.1\r\n", b"") if name == "Host" else HANDSHAKE
+    wrong = wrong[:-2] + name.encode() + b": " + b"\xe9" * 60 + b"\r\n\r\n"
+    with three.raw(wrong) as raw:
+        answer = read_to_end(raw).partition(b"\r\n\r\n")[2]
+    assert answer[0] == 0x88, "a close frame"
+    assert answer[1] == len(answer) - 2 <= 125
+    assert int.from_bytes(answer[2:4], "big") == 1008
+    assert f"the {name} " + "é" * 40 in answer[4:].decode()
+
+
+# Who may speak to it.
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "names", "admitted"),
+    [
+        ("127.0.0.1:8737", None, (), True),
+        ("[::1]:8737", "http://[::1]:8737", (), True),
+        ("[::1]", "https://[::1]", (), True),
+        ("[::1]:8737", "http://[::2]:8737", (), False),
+        ("[fe80::1%25eth0]:8737", None, (), False),
+        ("::1", None, (), False),
+        ("[::1", None, (), False),
+        ("[localhost]", None, (), False),
+        ("LOCALHOST:1", None, (), True),
+        ("localhost.", None, (), False),
+        ("localhost:99999", None, (), False),
+        ("localhost:x", None, (), False),
+        ("user@localhost", None, (), False),
+        ("localhost, elsewhere.example", None, (), False),
+        ("local\thost", None, (), False),
+        ("", None, (), False),
+        ("hub.example", "https://hub.example", (), False),
+        ("hub.example", "https://hub.example", ("hub.example",), True),
+        ("hub.example:8443", "https://hub.example:8443", ("hub.example",), True),
+        ("HUB.example", "https://hub.example", ("hub.example",), True),
+        ("127.0.0.1:8737", "https://hub.example", ("hub.example",), True),
+        ("127.0.0.1:8737", "https://hub.example:8443", ("hub.example",), True),
+        ("127.0.0.1:8737", "https://hub.example.elsewhere.example", ("hub.example",), False),
+        ("127.0.0.1:8737", "https://elsewhere.example", ("hub.example",), False),
+        ("127.0.0.1:8737", "https://hub.example@elsewhere.example", ("hub.example",), False),
+        ("127.0.0.1:8737", "file://hub.example", ("hub.example",), False),
+        ("127.0.0.1:8737", "hub.example", ("hub.example",), False),
+        ("127.0.0.1:8737", "null", ("hub.example",), False),
+        ("not.hub.example", None, ("hub.example",), False),
+        ("127.0.0.1:8737", "http://[2001:db8::1]", ("2001:db8::1",), True),
+        ("127.0.0.1:8737", "http://[2001:DB8:0::1]:80", ("2001:db8::1",), True),
+        ("a.example", None, ("hub.example", "a.example"), True),
+    ],
+)
+def test_a_page_is_admitted_by_host_and_origin(host, origin, names, admitted):
+    guard = Guard(map(host_name, names))
+    headers = Headers([("Host", host)] + ([("Origin", origin)] if origin is not None else []))
+    assert (guard.foreign(headers) is None) == admitted
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("hub.example", "hub.example"),
+        ("HUB.Example", "hub.example"),
+        ("münchen.example", "xn--mnchen-3ya.example"),
+        ("[::1]", "::1"),
+        ("2001:DB8::0:1", "2001:db8::1"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("my_hub", "my_hub"),
+    ],
+)
+def test_a_name_is_kept_as_browsers_send_it(given, name):
+    assert host_name(given) == name
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", ".", "*", "*.example", "https://hub.example", "hub.example:8000", "hub.example/x", "a..b"],
+)
+def test_what_is_no_name_is_refused(given):
+    with pytest.raises(SettingError, match="which is no host name"):
+        host_name(given)
+
+
+def test_a_page_behind_a_proxy_is_let_in_by_name():
+    origin = "https://hub.example"
+    with serving([Served("gru", model())], names=["hub.example"]) as served:
+        for host in ("hub.example", f"127.0.0.1:{served.port}"):
+            raw = socket.create_connection(("127.0.0.1", served.port))
+            with connect(f"ws://{host}/socket", sock=raw, origin=origin) as ws:
+                ws.send(HELLO)
+                assert "welcome" in ws.recv()
+        seen = http.client.HTTPConnection("127.0.0.1", served.port)
+        seen.request("GET", "/", headers={"Host": "hub.example"})
+        answer = seen.getresponse()
+        assert answer.status == 200
+        assert "wss://hub.example:*" in answer.headers["content-security-policy"]
+        assert answer.read().startswith(b"<!doctype html>")
+        seen.close()
+
+
+# Keys and texts.
+
+
+def test_a_key_is_read_between_two_pieces_of_a_text_and_texts_take_turns():
+    class Records(Served):
+        def answers(self, works):
+            passes.append([len(work.ids) for work in works])
+            if len(passes) == 1:  # while the first piece is read, a key arrives
+                loop.call_soon_threadsafe(lambda: keys.append(loop.create_task(key())))
+            return super().answers(works)
+
+    async def key():
+        return (await desk.answer(0, Work(None, (1,), 0))).said
+
+    async def read():
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        async with desk.open():
+            texts = [desk.answer(0, Work(None, tuple(ids), 0)) for ids in (long, short)]
+            answers = await asyncio.gather(*texts)
+            assert await keys[0] == alone(served.model, [1])
+        return answers
+
+    loop, passes, keys, long, short = None, [], [], letters(300), letters(70)
+    served = Records("gru", model())
+    desk = Desk([served])
+    for ids, answer in zip((long, short), asyncio.run(read()), strict=True):
+        assert answer.said == alone(served.model, ids)
+        assert len(answer.scale) == 64
+    assert passes == [[44], [1], [6], [64], [64], [64], [64], [64]]
+
+
+# A model, and a server, that fail.
+
+
+def test_a_model_that_fails_closes_one_connection_and_says_so_once(capfd):
+    class Breaks(Served):
+        def answers(self, works):
+            if len(works[0].ids) == 2:
+                raise RuntimeError("no memory\nis left")
+            return super().answers(works)
+
+    push = '{"push": 1, "model": 0, "ids": [1, 1], "delay": 0}'
+    with serving([Breaks("gru", model())]) as served:
+        for _ in range(30):
+            assert closes(served, HELLO, push) == (1011, "the server failed to answer")
+        with visiting(served) as visitor:
+            assert visitor.push(letters(3)) == alone(served.host.models[0].model, letters(3))
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "echospan: the server had a fault (RuntimeError: no memory)"
+    assert len(lines) == 21
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e38])
+def test_what_is_no_number_does_not_reach_json(weight):
+    diverged = model("rnn")
+    with torch.no_grad():
+        diverged.core.weight_hh_l0.fill_(weight)
+    with serving([Served("rnn", diverged)]) as served, visiting(served) as visitor:
+        visitor.send(letters(9))
+        text = visitor.ws.recv()
+    answer = json.loads(text, parse_constant=pytest.fail)
+    with torch.inference_mode():
+        said = diverged(torch.tensor([letters(9)]))[0][0].argmax(-1).tolist()
+    assert answer["said"] == said
+    assert all(0 <= s <= 1000 for step in answer["sure"] for s in step)
+
+
+@pytest.mark.parametrize(
+    ("recall", "shown"),
+    [
+        ([1.0, 0.5, 0.25, 0.0], [1.0, 0.5, 0.25, 0.0]),
+        ([1, 1, 1, 1], [1.0, 1.0, 1.0, 1.0]),
+        (None, None),
+        ([], None),
+        ([1.0] * 3, None),
+        ([1.0] * 300_000, None),
+        ([7.0, 1.0, 1.0, 1.0], None),
+        ([1.0, -0.1, 1.0, 1.0], None),
+        ([1.0, float("nan"), 1.0, 1.0], None),
+        ([1.0, float("inf"), 1.0, 1.0], None),
+    ],
+)
+def test_recall_is_shown_only_where_it_is_one(recall, shown):
+    assert Served("gru", model(), recall).told()["recall"] == shown
+    assert pack(model(), "gru", recall)["recall"] == shown
+
+
+def test_who_is_here_when_the_server_ends_is_told():
+    with serving([Served("gru", model())]) as served, connect(served.socket) as ws:
+        ws.send(HELLO)
+        ws.recv()
+        served.server.stop()
+        with pytest.raises(ConnectionClosed) as end:
+            ws.recv()
+        assert (end.value.rcvd.code, end.value.rcvd.reason) == (1012, "the server has ended")
 
 
 def test_hundreds_may_sit_idle():
@@ -421,7 +883,7 @@ def test_hundreds_may_sit_idle():
 
 def test_models_that_share_no_letters_are_not_served_together():
     with pytest.raises(SettingError, match="no two characters in common"):
-        app([Served("letters", model()), Served("bits", model(alphabet="01"))])
+        Server([Served("letters", model()), Served("bits", model(alphabet="01"))])
 
 
 @pytest.mark.parametrize(
@@ -444,24 +906,104 @@ def test_what_cannot_be_served_is_refused_in_one_sentence(fixed_run, capsys, arg
     assert sentence in capsys.readouterr().err
 
 
-def test_the_command_says_its_address_and_ctrl_c_ends_it(fixed_run):
-    command = [sys.executable, "-m", "echospan", "serve", str(fixed_run), "--port", "0"]
+@contextlib.contextmanager
+def command(run, *flags, before=""):
+    """The command, its port, and what ends it: `before` is said to the shell first."""
+    words = [sys.executable, "-m", "echospan", "serve", str(run), "--port", "0", *flags]
     with subprocess.Popen(
-        command,
+        ["sh", "-c", f'{before}; exec "$@"' if before else 'exec "$@"', "sh", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ) as running:
-        line = running.stdout.readline()
-        port = int(line.split(":")[2].split("/")[0])
-        with connect(f"ws://127.0.0.1:{port}/socket") as ws:
+        try:
+            line = running.stdout.readline()
+            assert line.startswith("http://127.0.0.1:")
+            running.port = int(line.split(":")[2].split("/")[0])
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_says_its_address_and_a_signal_ends_it(fixed_run, number):
+    with command(fixed_run) as running:
+        with (
+            connect(f"ws://127.0.0.1:{running.port}/socket") as ws,
+            socket.create_connection(("127.0.0.1", running.port)) as hanging,
+            socket.create_connection(("127.0.0.1", running.port)) as silent,
+        ):
+            hanging.sendall(HANDSHAKE[:-2] + b"X: " + b"y" * 9_000)
+            silent.sendall(b"GET ")
+            ws.send(HELLO)
+            (told,) = json.loads(ws.recv())["models"]
+            running.send_signal(number)
+            with pytest.raises(ConnectionClosed) as end:
+                ws.recv()
+            assert end.value.rcvd.code == 1012
+        _, err = running.communicate(timeout=30)
+    assert told["name"] == "fixed"
+    assert told["recall"][4] > 0.99
+    assert err == "Ctrl-C ends it\n"
+    assert running.returncode == 0
+
+
+def test_a_system_that_runs_out_of_files_costs_the_oldest_connection_that_asks_nothing(fixed_run):
+    import resource
+
+    with command(fixed_run) as running, contextlib.ExitStack() as stack:
+        here = len(os.listdir(f"/proc/{running.pid}/fd"))  # noqa: PTH208
+        resource.prlimit(running.pid, resource.RLIMIT_NOFILE, (here + 5, here + 5))
+        for _ in range(30):
+            raw = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+            stack.enter_context(raw)
+        raw.sendall(b"GET /page.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert b"200 OK" in read_to_end(raw)
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=30)
+    assert err == "Ctrl-C ends it\n"
+    assert running.returncode == 0
+
+
+def test_a_name_that_cannot_be_printed_is_served_and_exported(fixed_run, tmp_path):
+    named = tmp_path / "rés\x1b[31m<"
+    shutil.copytree(fixed_run, named)
+    with command(named, before="export PYTHONIOENCODING=ascii") as running:
+        with connect(f"ws://127.0.0.1:{running.port}/socket") as ws:
             ws.send(HELLO)
             (told,) = json.loads(ws.recv())["models"]
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=30)
-    assert line.startswith("http://127.0.0.1:")
-    assert told["name"] == "fixed"
-    assert told["recall"][4] > 0.99
+    assert told["name"] == "rés\N{REPLACEMENT CHARACTER}[31m<"
     assert err == "Ctrl-C ends it\n"
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(named), "--format", "html", "-o", str(tmp_path / "echo.html")])
+    assert end.value.code == 0
+    assert told["name"].replace("<", "&lt;") in (tmp_path / "echo.html").read_text()
+
+
+def test_where_the_system_allows_few_files_fewer_are_let_in_and_the_rest_is_told(fixed_run):
+    def come():
+        ws = stack.enter_context(connect(f"ws://127.0.0.1:{running.port}/socket"))
+        try:
+            ws.send(HELLO)
+            return "welcome" in ws.recv()
+        except ConnectionClosed as end:
+            return end.rcvd.code
+
+    with command(fixed_run, before="ulimit -n 120") as running:
+        with contextlib.ExitStack() as stack:
+            came = [come() for _ in range(150)]
+        with contextlib.ExitStack() as stack:
+            assert come() is True  # once they have left
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=30)
+    visitors = came.index(1013)
+    assert 1 <= visitors < 60
+    assert came == [True] * visitors + [1013] * (150 - visitors)
+    assert err.splitlines() == [
+        f"open to {visitors} visitors at a time: the system allows no more open files (ulimit -n)",
+        "Ctrl-C ends it",
+    ]
     assert running.returncode == 0

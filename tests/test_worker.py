@@ -1,15 +1,18 @@
-"""What a worker of a bench says of its cell, and what is heard of it on the way."""
+"""What a worker of a bench returns of its cell, and the progress that it sends on the way."""
 
 import json
+import random
 import socket
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.report import made_up
 
 from benched import LAYERS
-from echospan.benching import _hear, run
-from echospan.grids import Grid
+from echospan.benching import _NEWS, _answer, received, run
+from echospan.grids import Cell, Grid
 from echospan.profiling import Profile
 
 
@@ -39,8 +42,11 @@ def cell(core, **more):
     return made
 
 
+TOKEN = b"0123456789abcdef"
+
+
 def asked(cell, news, folder):
-    return run(cell, news.getsockname()[1], str(folder))
+    return run(cell, news.getsockname()[1], TOKEN, str(folder))
 
 
 def test_a_cell_that_ends_is_a_profile_and_was_heard_of(news, here):
@@ -48,8 +54,7 @@ def test_a_cell_that_ends_is_a_profile_and_was_heard_of(news, here):
     kind, told = asked(one, news, here)
     assert kind == "profile"
     assert Profile.from_json(told).seeds[0].symbols >= 3_000
-    moments = []
-    _hear(news, {one.key: (one, 1)}, moments.append)
+    moments = list(received(news, TOKEN, {one.key: (one, 1)}))
     assert moments[-1].used == 1
     assert 0 < moments[-1].recall <= 1
 
@@ -79,13 +84,71 @@ def test_a_cell_without_time_for_a_step_is_no_result(news, here):
     )
 
 
-def test_what_someone_else_sends_is_not_heard(news):
-    one, moments = cell("gru"), []
+def packet(cell, token=TOKEN, used=0.5, recall=0.75, span=1):
+    return _NEWS.pack(token, cell.key.encode(), used, recall, span)
+
+
+@pytest.fixture
+def stranger():
+    """A socket of somebody who knows the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-        for said in (b"\xff", b"[1]", json.dumps(["another", 1.0, 2.0, 1]).encode()):
-            other.sendto(said, news.getsockname())
-        _hear(news, {one.key: (one, 1)}, moments.append)
-        assert moments == []
-        other.sendto(json.dumps([one.key, 0.5, 2.0, 1]).encode(), news.getsockname())
-    _hear(news, {one.key: (one, 1)}, moments.append)
-    assert [(m.used, m.recall, m.span) for m in moments] == [(0.5, 1.0, 1)]
+        yield other
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\xff", b"[" * 4_000, b"[1]", b"\0" * 56, b"x" * 60_000),
+        *(b'["key", Infinity, 1, 1]', b"1" + b"0" * 400, b'{"a":' * 900, b"NaN"),
+        *(TOKEN, TOKEN + b"x" * 39, TOKEN + b"x" * 41, TOKEN + b"\xff" * 40),
+    ],
+)
+def test_a_datagram_of_another_kind_is_dropped(news, stranger, data):
+    one = cell("gru")
+    stranger.sendto(data, news.getsockname())
+    stranger.sendto(packet(one), news.getsockname())
+    assert [m.recall for m in received(news, TOKEN, {one.key: (one, 1)})] == [0.75]
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": b"0123456789abcdeX"},
+        *({"used": v} for v in (-0.1, 1.1, NAN, INFINITE, -INFINITE)),
+        *({"recall": v} for v in (-0.1, 1.1, NAN, INFINITE)),
+        *({"span": v} for v in (-2, 2, 2**62, -(2**62))),
+    ],
+)
+def test_progress_without_the_token_or_out_of_range_is_dropped(news, stranger, changes):
+    one = cell("gru")
+    stranger.sendto(packet(one, **changes), news.getsockname())
+    assert list(received(news, TOKEN, {one.key: (one, 1)})) == []
+
+
+def test_progress_of_a_cell_that_does_not_run_is_dropped(news, stranger):
+    one, other = cell("gru"), cell("lru")
+    stranger.sendto(packet(other), news.getsockname())
+    assert list(received(news, TOKEN, {one.key: (one, 1)})) == []
+
+
+def test_a_flood_is_read_in_turns(news, stranger, monkeypatch):
+    monkeypatch.setattr("echospan.benching._MOST_NEWS", 5)
+    one = cell("gru")
+    for _ in range(12):
+        stranger.sendto(b"", news.getsockname())
+    stranger.sendto(packet(one), news.getsockname())
+    turns = [list(received(news, TOKEN, {one.key: (one, 1)})) for _ in range(3)]
+    assert list(map(len, turns)) == [0, 0, 1]
+
+
+def test_a_profile_that_is_out_of_range_is_a_failure_of_its_cell():
+    document = json.loads(made_up(Cell(core="gru", symbols=9), 3, random.Random(0)).to_json())
+    document["seeds"][0]["microseconds"] = -1
+    future = Future()
+    future.set_result(("profile", json.dumps(document)))
+    profile, error, lost = _answer(future)
+    assert (profile, lost) == (None, False)
+    assert "microseconds is -1" in error

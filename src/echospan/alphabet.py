@@ -1,10 +1,11 @@
 """Characters and their ids: the only place that knows letters. Id 0 is the blank."""
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from echospan.errors import AlphabetError, by_caller
-from echospan.validation import shown
+from echospan.text import shown
 
 BLANK = 0
 """The id of the blank: nothing to say yet."""
@@ -12,19 +13,42 @@ BLANK = 0
 BLANK_MARK = "·"
 """How a blank is drawn for people."""
 
+_LETTERS, _DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+
 NAMED = {
-    "letters": "abcdefghijklmnopqrstuvwxyz",
-    "letters-digits": "abcdefghijklmnopqrstuvwxyz0123456789",
+    "letters": _LETTERS,
+    "digits": _DIGITS,
+    "letters-digits": _LETTERS + _DIGITS,
     "bits": "01",
 }
-"""The alphabets that have a name; any string of distinct characters is one too."""
+"""The alphabets that have a name; a string of distinct characters is one too."""
+
+_OTHER_WORDS = {
+    "alphabet": "letters",
+    "latin": "letters",
+    "lower": "letters",
+    "numbers": "digits",
+    "decimal": "digits",
+    "alnum": "letters-digits",
+    "alphanumeric": "letters-digits",
+    "binary": "bits",
+}
+"""What the named alphabets are called elsewhere."""
+
+_NEAR = 0.75
+"""Similarity (difflib's ratio) from which on a word is taken for a name that was meant: `bit`,
+`bist` and `digts` are, `abc` and `vowels` are not."""
 
 
 @dataclass(frozen=True)
 class Alphabet:
     """Distinct characters; the first has id 1, the last id `len(alphabet)`.
 
-    Raises AlphabetError when there are fewer than two characters or one comes twice.
+    Args:
+        characters: At least two, each once. They are taken literally: a name is none here.
+
+    Raises:
+        AlphabetError: There are fewer than two characters, or one comes twice.
     """
 
     characters: str
@@ -33,27 +57,26 @@ class Alphabet:
         """Refuse what cannot be told apart."""
         if not isinstance(self.characters, str):
             raise AlphabetError(
-                f"the alphabet is {shown(self.characters)}, which is no text",
-                "give its characters, or one of the names " + ", ".join(NAMED),
+                f"the alphabet is {shown(self.characters)}", f"use a string or {_names()}"
             )
         seen: set[str] = set()
         for c in self.characters:
             if c in seen:
                 raise AlphabetError(
-                    f"the alphabet {self.characters!r} has {c!r} twice",
-                    "give each character once, or one of the names " + ", ".join(NAMED),
+                    f"the alphabet {shown(self.characters)} has {c!r} twice",
+                    f"give each character once, or {_names()}",
                 )
             if c == BLANK_MARK or "\ud800" <= c <= "\udfff":
                 what = "stands for a blank" if c == BLANK_MARK else "is half a character"
                 raise AlphabetError(
-                    f"the alphabet {self.characters!r} has {c!r}, which {what}",
+                    f"the alphabet {shown(self.characters)} has {c!r}, which {what}",
                     "leave it out, or give another in its place",
                 )
             seen.add(c)
         if len(seen) < 2:
             raise AlphabetError(
-                f"the alphabet {self.characters!r} has fewer than two characters",
-                "give at least two, or one of the names " + ", ".join(NAMED),
+                f"the alphabet {shown(self.characters)} has fewer than two characters",
+                f"give at least two, or {_names()}",
             )
 
     def __len__(self) -> int:
@@ -70,7 +93,7 @@ class Alphabet:
             at = ids.index(BLANK)
             c = text[at]
             lower = c.lower() in self.characters and c != c.lower()
-            hint = "write it in lower case" if lower else f"write only {self.characters!r}"
+            hint = "write it in lower case" if lower else f"write only {shown(self.characters)}"
             raise AlphabetError(
                 f"the character {c!r} at position {start + at} is not in the alphabet",
                 hint
@@ -90,7 +113,34 @@ class Alphabet:
 
 
 def alphabet(name_or_characters: str) -> Alphabet:
-    """Return the named alphabet, or the one made of these characters."""
-    if isinstance(name_or_characters, str):
-        name_or_characters = NAMED.get(name_or_characters, name_or_characters)
-    return Alphabet(name_or_characters)
+    """Return the named alphabet, or the one made of these characters.
+
+    A word that is nearly a name is refused, since it would be an alphabet of its own letters. These
+    characters in another order are taken; only their ids depend on the order.
+
+    Args:
+        name_or_characters: `letters`, `digits`, `letters-digits`, `bits`, or at least two
+            characters, each once.
+
+    Raises:
+        AlphabetError: It is nearly a name, or the characters are no alphabet.
+    """
+    text = name_or_characters
+    if not isinstance(text, str):
+        return Alphabet(text)  # which refuses it
+    if text in NAMED:
+        return Alphabet(NAMED[text])
+    near = difflib.get_close_matches(text.casefold(), [*NAMED, *_OTHER_WORDS], 1, _NEAR)
+    if near and text not in NAMED.values():
+        meant = _OTHER_WORDS.get(near[0], near[0])
+        literally = ""
+        if len(set(text)) == len(text):
+            literally = f", or, for an alphabet of these characters, another order: {text[::-1]!r}"
+        raise AlphabetError(
+            f"no alphabet has the name {text!r}", f"did you mean {meant}? use {_names()}{literally}"
+        )
+    return Alphabet(text)
+
+
+def _names() -> str:
+    return "one of the names " + ", ".join(NAMED)

@@ -5,8 +5,11 @@ for result in echospan.bench(echospan.Grid(cores=("gru", "lru"), seeds=(0, 1)).c
 """
 
 import contextlib
-import json
+import hmac
+import math
+import secrets
 import socket
+import struct
 import sys
 import threading
 import time
@@ -33,6 +36,13 @@ _MEMORY = ("can't allocate memory", "out of memory")
 """What torch says on a processor and on a GPU, in errors that have no class of their own."""
 
 _ONE_AT_A_TIME = threading.Lock()
+
+_NEWS = struct.Struct("!16s16sddq")
+"""A datagram of progress: the token of the bench, the key of the cell, the share of its training,
+the mean recall and the span."""
+
+_MOST_NEWS = 500
+"""Datagrams that are read in one turn of the loop; a flood of them delays no result."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ def _bench(
     waiting: deque[tuple[Cell, int]] = deque((cell, 1) for cell in cells)
     running: dict[Future[Any], tuple[Cell, int, float]] = {}
     engine: Engine | None = None
+    token = secrets.token_bytes(16)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as news:
         news.bind(("127.0.0.1", 0))
         news.setblocking(False)
@@ -117,7 +128,7 @@ def _bench(
                         continue
                     engine = engine or ENGINES[name](workers, address)
                     try:
-                        future = engine.submit(run, cell, port, str(Path.cwd()))
+                        future = engine.submit(run, cell, port, token, str(Path.cwd()))
                     except Exception as e:
                         raise EngineError(
                             f"{name} takes no more cells ({type(e).__name__}: {e})",
@@ -128,9 +139,9 @@ def _bench(
                         on_progress(Moment(cell, tries))
                 ended, _ = wait(running, timeout=0.1, return_when=FIRST_COMPLETED)
                 if on_progress is not None:
-                    _hear(
-                        news, {c.key: (c, tries) for c, tries, _ in running.values()}, on_progress
-                    )
+                    under_way = {c.key: (c, tries) for c, tries, _ in running.values()}
+                    for moment in received(news, token, under_way):
+                        on_progress(moment)
                 for future in ended:
                     cell, tries, began = running.pop(future)
                     profiled, error, lost = _answer(future)
@@ -155,15 +166,25 @@ def _answer(future: Future[Any]) -> tuple[Profile | None, str | None, bool]:
         reason = str(e).partition(".")[0].partition("\n")[0]
         return None, f"its worker was lost ({type(e).__name__}: {reason[:100]})", True
     if kind == "profile":
-        return Profile.from_json(told), None, False
+        try:
+            return Profile.from_json(told), None, False
+        except SettingError as e:
+            return None, e.fact, False
     return None, told, kind == "memory"
 
 
-def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
-    """Train and measure a cell: ("profile", as JSON), ("failed", why) or ("memory", why).
+def run(cell: Cell, port: int, token: bytes, folder: str) -> tuple[str, str]:
+    """Train and measure a cell, in a worker and on one thread.
 
-    Runs in a worker, on one thread; says how it goes by datagrams to `port` of this machine, which
-    nobody has to hear.
+    Args:
+        cell: The cell.
+        port: Where datagrams of its progress go, on this machine; they may be lost.
+        token: Sixteen bytes that tell the bench that a datagram comes from a worker of its own.
+        folder: The working folder of the bench, from which a layer may be imported.
+
+    Returns:
+        ("profile", as JSON), ("failed", the reason), or ("memory", the reason) where it may be
+        tried again.
     """
     import torch
 
@@ -180,10 +201,17 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
             if p.used < 1 and time.perf_counter() - last < 0.25:
                 return
             last = time.perf_counter()
-            seen = p.evaluation
-            said = [cell.key, p.used, sum(d.recall for d in seen.delays), seen.span(cell.at)]
-            with contextlib.suppress(OSError):
-                news.sendto(json.dumps(said).encode(), ("127.0.0.1", port))
+            delays = p.evaluation.delays
+            recall = sum(d.recall for d in delays) / len(delays)
+            packet = (
+                token,
+                cell.key.encode(),
+                min(1.0, p.used),
+                recall,
+                p.evaluation.span(cell.at),
+            )
+            with contextlib.suppress(OSError, struct.error):
+                news.sendto(_NEWS.pack(*packet), ("127.0.0.1", port))
 
         try:
             layer = find(cell.core)
@@ -219,19 +247,24 @@ def run(cell: Cell, port: int, folder: str) -> tuple[str, str]:
             return "failed", f"{type(e).__name__}: {reason}"
 
 
-def _hear(
-    news: socket.socket,
-    running: dict[str, tuple[Cell, int]],
-    on_progress: Callable[[Moment], None],
-) -> None:
-    while True:
+def received(
+    news: socket.socket, token: bytes, running: dict[str, tuple[Cell, int]]
+) -> Iterator[Moment]:
+    """Yield the progress of cells from datagrams that have arrived, `_MOST_NEWS` at most.
+
+    A datagram of another size, without the token, of a cell that does not run, or with a number out
+    of its range is dropped. None is parsed beyond the numbers at fixed places.
+    """
+    for _ in range(_MOST_NEWS):
         try:
-            said = json.loads(news.recv(4096))
-            key, used, recall, span = said
-            cell, tries = running[key]
-            moment = Moment(cell, tries, float(used), recall / (cell.max_delay + 1), int(span))
-        except BlockingIOError:
+            data = news.recv(_NEWS.size + 1)
+        except OSError:  # nothing has arrived; elsewhere than on Linux, or one that was too long
             return
-        except (ValueError, TypeError, KeyError):
-            continue  # of a cell that has ended, or from someone else
-        on_progress(moment)
+        if len(data) != _NEWS.size or not hmac.compare_digest(data[: len(token)], token):
+            continue
+        _, key, used, recall, span = _NEWS.unpack(data)
+        cell, tries = running.get(key.decode("latin-1"), (None, 0))
+        if cell is None or not all(map(math.isfinite, (used, recall))):
+            continue
+        if 0 <= used <= 1 and 0 <= recall <= 1 and -1 <= span <= cell.max_delay:
+            yield Moment(cell, tries, used, recall, span)

@@ -31,12 +31,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from echospan.errors import SettingError, first_line, option
+from echospan.cores import as_core, copy_module
+from echospan.devices import standard_modes
+from echospan.errors import CoreError, SettingError, first_line, option
 from echospan.random_streams import Purpose, check_seed, generator
+from echospan.sizing import initialised
 from echospan.validation import not_allowed, positive, share, whole
 
 
@@ -66,7 +70,6 @@ class Capacity:
         return asdict(self)
 
 
-@torch.no_grad()
 def memory_capacity(
     core: Callable[[Tensor], Any],
     max_lag: int = 50,
@@ -78,44 +81,91 @@ def memory_capacity(
     confidence: float = 0.95,
     seed: int = 1,
 ) -> Capacity:
-    """Capacity of a core that reads one number a step: `core(x (batch, time, 1)) -> (y, state)`.
+    """Measure the linear memory capacity of a layer that reads one number a step.
 
-    The input is uniform in ±`amplitude` (0.8 as in reservoirpy; for a nonlinear core it matters),
-    in `rows` independent sequences from the empty state, whose first `warm_up` steps (default:
-    twice the longest lag and 100 more) do not count; `steps` are those that do, in all rows.
+    The input is uniform noise in `rows` independent sequences from the empty state. Real and
+    imaginary part of a complex output are nodes of their own.
+
+    Args:
+        core: An `nn.Module`, whatever its layout and however it keeps its state: it goes through
+            `as_core` with an input of width 1, is copied, measured in `eval()` and left as it is.
+            Or a function of `(batch, time, 1)`, float64, that returns `(batch, time, nodes)` or a
+            tuple with that first.
+        max_lag: The longest lag, 1 or more; default 50.
+        steps: Steps that count, in all rows together; default 20,000.
+        rows: Sequences, 3 or more; default 20.
+        warm_up: First steps of each row that do not count; default: twice the longest lag and 100
+            more. At least `max_lag`.
+        amplitude: The input is uniform from −amplitude to amplitude; default 0.8, as in
+            reservoirpy. It matters for a nonlinear core.
+        confidence: Of the intervals, between 0 and 1; default 0.95.
+        seed: Names the random stream; default 1.
+
+    Raises:
+        SettingError: For an argument out of its range, an input of another width, or states that
+            are not finite.
+        CoreError: For a module that cannot be a core (`as_core`), or an output of another shape.
     """
     if not callable(core):
         raise not_allowed("core", core, "give a module or function of (batch, time, 1)")
     max_lag, rows, confidence = _checked(max_lag, rows, confidence)
     steps, amplitude = whole("steps", steps, 1), positive("amplitude", amplitude)
     seed = check_seed(seed)
-    width = getattr(core, "input_size", 1)
-    if width != 1:
-        raise SettingError(
-            f"a core that reads {width} numbers a step has no single input to remember",
-            "build it with an input of width 1",
-        )
     warm_up = 2 * max_lag + 100 if warm_up is None else max(whole("warm_up", warm_up), max_lag)
     time = warm_up + math.ceil(steps / rows)
     stream = generator(Purpose.CAPACITY, seed)
-    inputs = torch.rand(rows, time, generator=stream, dtype=torch.double)
+    inputs = torch.rand(rows, time, generator=stream, dtype=torch.double, device="cpu")
     inputs = (2 * inputs - 1) * amplitude
     weight = _first_weight(core)
     x = inputs.unsqueeze(-1).to(weight.device, weight.dtype.to_real())
-    if isinstance(core, nn.Module):
-        was_training = core.training
-        y, _ = core.eval()(x)
-        core.train(was_training)
-    else:
-        y, _ = core(x)
-    if y.shape[:2] != x.shape[:2] or y.dim() != 3:
-        raise SettingError(
-            f"the core returned {tuple(y.shape)} for an input of {tuple(x.shape)}",
-            "return (batch, time, hidden) and the state",
+    with standard_modes(weight.device), torch.no_grad():
+        if isinstance(core, nn.Module):
+            core = _of_one_input(core)
+        out = core(x)
+    y = out[0] if isinstance(out, list | tuple) and len(out) else out
+    if not isinstance(y, Tensor) or y.dim() != 3 or y.shape[:2] != x.shape[:2]:
+        returned = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise CoreError(
+            f"the core returned {returned} for an input of {tuple(x.shape)}",
+            "return (batch, time, nodes), alone or first in a tuple",
         )
     law = {"amplitude": amplitude, "seed": seed, "warm_up": warm_up}
     # The core may have rounded its input: what it read is what it can remember.
     return _measure(x.squeeze(-1).double().cpu(), y, max_lag, warm_up, confidence, law)
+
+
+def _of_one_input(module: nn.Module) -> nn.Module:
+    """A copy of a module as a core, in eval(), that reads one number a step."""
+    if getattr(module, "input_size", 1) != 1:
+        raise _too_wide(module.input_size)
+    module = copy_module(module)
+    module.register_forward_hook(_real_parts)
+    try:
+        return initialised(as_core(module, 1)).eval()  # type: ignore[no-any-return]
+    except CoreError:
+        try:
+            width = as_core(module).input_size
+        except CoreError:
+            width = 1
+        if width != 1:
+            raise _too_wide(width) from None
+        raise
+
+
+def _too_wide(width: object) -> SettingError:
+    return SettingError(
+        f"a core that reads {width} numbers a step has no single input to remember",
+        "build it with an input of width 1",
+    )
+
+
+def _real_parts(module: nn.Module, given: Any, out: Any) -> Any:
+    """A hook: a complex output `(…, nodes)` becomes a real one, `(…, 2 · nodes)`."""
+    if isinstance(out, Tensor):
+        return torch.view_as_real(out).flatten(-2) if out.is_complex() and out.dim() > 1 else out
+    if type(out) in (list, tuple) and out and isinstance(out[0], Tensor):
+        return type(out)([_real_parts(module, given, out[0]), *out[1:]])
+    return out
 
 
 def capacity_of_states(
@@ -127,15 +177,36 @@ def capacity_of_states(
     warm_up: int = 100,
     confidence: float = 0.95,
 ) -> Capacity:
-    """Capacity from `states (time, nodes)` recorded under `inputs (time,)`, of any system.
+    """Measure the linear memory capacity from recorded states of any system.
 
     After `warm_up` steps the record is cut into `rows` pieces of one length; each gives up its
-    first `max_lag` steps, so that no held-out answer was read in a piece that was fitted. Records
-    that are apart already go in as `inputs (rows, time)` and `states (rows, time, nodes)`.
+    first `max_lag` steps, so that no held-out answer was read in a piece that was fitted. Real and
+    imaginary part of a complex state are nodes of their own.
+
+    Args:
+        inputs: Real numbers `(time,)` or `(time, 1)`; NumPy array, tensor or list. Records that are
+            apart already go in as `(rows, time)`.
+        states: Numbers `(time, nodes)`, real or complex, of the same steps, the newest input read;
+            `(rows, time, nodes)` where the inputs have rows.
+        max_lag: The longest lag, 1 or more; default 50.
+        rows: Pieces of one record, 3 or more; default 20. Of no effect on records that are apart.
+        warm_up: First steps (of each record) that do not count; default 100.
+        confidence: Of the intervals, between 0 and 1; default 0.95.
+
+    Raises:
+        SettingError: For an argument out of its range, shapes that do not belong together, a record
+            that is too short, inputs that do not vary, or numbers that are not finite.
     """
     max_lag, rows, confidence = _checked(max_lag, rows, confidence)
     warm_up = whole("warm_up", warm_up)
-    u, x = _record("inputs", inputs).double(), _record("states", states)
+    u, x = _record("inputs", inputs), _record("states", states)
+    if u.is_complex():
+        raise SettingError(
+            f"{option('inputs')} is complex", "give real numbers: capacity is of one real input"
+        )
+    u = u.double()
+    if x.dim() == 2 and u.shape == (len(x), 1):
+        u = u[:, 0]
     if x.dim() != u.dim() + 1 or x.shape[:-1] != u.shape or u.dim() not in (1, 2):
         raise SettingError(
             f"inputs {tuple(u.shape)} and states {tuple(x.shape)} do not belong together",
@@ -165,13 +236,17 @@ def _checked(max_lag: int, rows: int, confidence: float) -> tuple[int, int, floa
 
 
 def _record(name: str, values: Any) -> Tensor:
+    """An array, tensor or list of numbers as a tensor on the CPU."""
     try:
-        return torch.as_tensor(values)
+        if isinstance(values, list | tuple) and values and isinstance(values[0], Tensor):
+            values = torch.stack(list(values))
+        t = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
     except (TypeError, ValueError, RuntimeError) as e:
         raise SettingError(
             f"{option(name)} is no array of numbers ({first_line(e)})",
-            "give a NumPy array or a tensor",
+            "give a NumPy array, a tensor or a list of numbers",
         ) from None
+    return t.detach().to("cpu")
 
 
 def _first_weight(core: object) -> Tensor:
@@ -237,6 +312,8 @@ def _orthonormal(states: Tensor) -> Tensor:
 
     `(rows, length, rank + 1)`, float64. It sees no target; it changes the coordinates alone.
     """
+    if states.is_complex():
+        states = torch.view_as_real(states.resolve_conj()).flatten(-2)
     rows, length, nodes = states.shape
     precision = torch.finfo(states.dtype).eps if states.is_floating_point() else 0.0
     x = states.double().reshape(rows * length, nodes)

@@ -1,17 +1,13 @@
 """The run folder: `model.safetensors`, `config.json`, `evaluation.json`, `history.jsonl`.
 
-Each file is written whole or not at all, and the folder appears whole: it is built beside its
-place and renamed into it. Loading never unpickles.
+Each file is written whole or not at all, and those of a run change in one move
+(`echospan.storage.folder`). Loading never unpickles.
 """
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,15 +38,19 @@ from echospan.run_format import (
     parse_recipe,
 )
 from echospan.snapshots import Facts, check_specs, check_values
+from echospan.storage.atomic import follow
+from echospan.storage.atomic import write_whole as write_whole
+from echospan.storage.folder import LOCK, ClaimedFolder, claim, complete, digest
 from echospan.storage.reading import (
     digest_regular,
-    is_file,
     is_folder,
     open_folder,
     open_regular,
     read_regular,
     settled,
 )
+from echospan.storage.run_folder import RUN, RunState, inspect, is_snapshot
+from echospan.storage.run_folder import SNAPSHOTS as SNAPSHOTS
 from echospan.storage.tensor_file import Spec, TensorFile, differences
 from echospan.unfilled import Unfilled, memory_errors
 from echospan.validation import path as a_path
@@ -73,10 +73,6 @@ class Snapshot:
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     """What is no tensor, as JSON has it."""
-
-
-SNAPSHOTS = ("resume.safetensors", "resume.before.safetensors")
-"""The newest and the one before it, in the folder of a run that is unfinished."""
 
 
 def run_files(
@@ -109,42 +105,57 @@ def run_files(
         "model": asdict(model.config),
         "training": asdict(training),
         "made": made_as_json(model.made),
-        "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "files": {name: digest(data) for name, data in contents.items()},
     }
     return {**contents, MANIFEST: manifest(config)}
 
 
 def check_output(folder: str | Path, overwrite: bool = False) -> Path:
-    """The folder, if a run may be written there; RunError otherwise. Touches nothing it finds."""
+    """Return the folder as a path, if a run may be written there; changes nothing.
+
+    Args:
+        folder: The run folder; a link is followed.
+        overwrite: Whether a run that is there may be replaced.
+
+    Raises RunError for a run without `overwrite`, and for anything else that is not empty.
+    """
     path = Path(folder)
-    if path.exists() or path.is_symlink():
-        unfinished = any((path / name).is_file() for name in SNAPSHOTS)
-        if not overwrite:
-            raise RunError(
-                f"{path} {'holds a run that was not finished' if unfinished else 'exists already'}",
-                by_caller("", "go on with --resume, " if unfinished else "")
-                + f"name another folder{_OUT}, or add {option('overwrite', True)}",
-            )
-        if not unfinished and not (path / "config.json").is_file():
-            raise RunError(
-                f"{path} exists and is not a run of echospan",
-                f"it is not overwritten: name another folder{_OUT}",
-            )
-    check_place(path)
+    try:
+        state = inspect(follow(path))
+    except OSError as e:
+        if isinstance(e, RunError):
+            raise
+        raise RunError(
+            f"{path} cannot be read ({e.strerror})", "name a folder that you may write to"
+        ) from None
+    if state is RunState.FOREIGN:
+        raise RunError(
+            f"{path} exists and is not a run of echospan",
+            f"it is not overwritten: name another folder{_OUT}",
+        )
+    unfinished = state in (RunState.UNFINISHED, RunState.RESUMABLE)
+    if not overwrite and state not in (RunState.ABSENT, RunState.EMPTY):
+        raise RunError(
+            f"{path} {'holds a run that was not finished' if unfinished else 'exists already'}",
+            by_caller("", "go on with --resume, " if unfinished else "")
+            + f"name another folder{_OUT}, or add {option('overwrite', True)}",
+        )
     return path
 
 
-def check_place(path: Path) -> None:
-    """Make sure that a folder can be built beside its place; RunError otherwise."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".echospan-"):
-            pass
-    except OSError as e:
-        raise RunError(
-            f"nothing can be written beside {path} ({e.strerror})",
-            "name a folder on a disk with room that you may write to",
-        ) from None
+def claim_run(
+    folder: str | Path, overwrite: bool = False, purpose: str = "echospan"
+) -> contextlib.AbstractContextManager[ClaimedFolder]:
+    """Claim a run folder, making it if it is not there; see `echospan.storage.folder.claim`.
+
+    Raises RunError where `check_output` does, and where another process has claimed it.
+    """
+    name = Path(folder)
+
+    def check(_: Path) -> None:
+        check_output(name, overwrite)
+
+    return claim(name, purpose, check)
 
 
 def save(
@@ -154,116 +165,88 @@ def save(
     files: Mapping[str, str],
     overwrite: bool = False,
 ) -> Path:
-    """Write a run folder: model, settings, and `files` by name, as text. Returns its path.
+    """Write a run folder and return its path.
 
-    Raises RunError where the folder exists (unless `overwrite` and it is a run) or the disk
-    refuses; then nothing is left behind and a run that was there is still whole.
+    Args:
+        model: What is saved.
+        training: How it was trained.
+        folder: Where; a link is followed.
+        files: Further files by name, as text.
+        overwrite: Whether a run that is there is replaced, with its snapshots. Files that are not
+            of that run stay.
+
+    Raises RunError where the folder may not be written (see `check_output`), another process has
+    claimed it, or the disk refuses; a run that was there is then whole.
     """
-    path = check_output(folder, overwrite)
+    with claim_run(folder, overwrite) as run:
+        write_run(run, model, training, files)
+    return Path(folder)
+
+
+def write_run(
+    run: ClaimedFolder,
+    model: EchoModel,
+    training: TrainingConfig,
+    files: Mapping[str, str],
+    *,
+    keep_snapshots: bool = False,
+) -> None:
+    """Write a run into a folder that is claimed, in one move with the removal of its snapshots.
+
+    Args:
+        run: The folder.
+        model: What is saved.
+        training: How it was trained.
+        files: Further files by name, as text; a file of the old run that is not among them goes.
+        keep_snapshots: Whether the snapshots stay, for a training that goes on or is measured.
+
+    Raises RunError where the disk refuses; a run that was there is then whole.
+    """
     contents = run_files(model, training, files)
-    write_folder(path, contents, "the run")
-    return path
+    if not keep_snapshots:
+        _set_foreign_snapshots_aside(run)
+    run.commit(RUN, contents, remove=() if keep_snapshots else SNAPSHOTS)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], what: str) -> None:
-    """A folder of files, `what` they are, whole or not at all, in place of one that is there.
+def write_snapshot(folder: Path | ClaimedFolder, snapshot: Snapshot, first: bool = False) -> None:
+    """Write a snapshot into a run folder, whole; the one before it stays until the next.
 
-    Raises RunError where the disk refuses; a folder that was there is then still whole.
-    """
-    made: Path | None = None
-    try:
-        made = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
-        for name, data in files.items():
-            _write(made / name, data)
-        made.chmod(0o755)
-        if path.exists():
-            _swap(made, path)
-        else:
-            made.replace(path)
-    except OSError as e:
-        raise RunError(
-            f"{what} could not be written to {path} ({e.strerror})",
-            f"make room or name another folder{_OUT}",
-        ) from None
-    finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-
-
-def _swap(made: Path, path: Path) -> None:
-    """Two folders change places: at no moment is there none at `path`, where the system can."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "renameat2"):
-        at, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of Linux
-        if libc.renameat2(at, bytes(made), at, bytes(path), exchange) == 0:
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=".echospan-"))
-    old = aside / "old"
-    try:
-        path.replace(old)
-        made.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            old.replace(path)
-        with contextlib.suppress(OSError):
-            aside.rmdir()  # empty, unless the old one could not be put back
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def write_whole(path: Path, data: bytes, before: Path | None = None) -> None:
-    """A single file, whole or not at all; what was there is kept as `before`, where that is named.
-
-    Raises RunError where the disk refuses.
-    """
-    made: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".echospan-")
-        os.close(handle)
-        made = Path(name)
-        _write(made, data)
-        made.chmod(0o644)
-        if before is not None and path.exists():
-            path.replace(before)
-        made.replace(path)
-    except OSError as e:
-        raise RunError(
-            f"{path} could not be written ({e.strerror})", "make room or name another place"
-        ) from None
-    finally:
-        if made is not None:
-            with contextlib.suppress(OSError):
-                made.unlink(missing_ok=True)
-
-
-def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Keep a snapshot in a run folder, whole; the one before it stays until the next.
+    Args:
+        folder: The folder, claimed; a path is one that no other process writes to.
+        snapshot: What is written.
+        first: Whether it is the first one of its training: those of another one then go.
 
     Raises RunError where the disk refuses; the snapshots that are there stay whole.
     """
-    told = {
+    text = {
         "model": asdict(snapshot.recipe.model),
         "training": asdict(snapshot.recipe.training),
         "facts": snapshot.facts,
     }
-    newest, before = (folder / name for name in SNAPSHOTS)
+    newest, before = SNAPSHOTS
     try:
-        folder.mkdir(exist_ok=True)
+        if isinstance(folder, Path):
+            folder.mkdir(exist_ok=True)
+            folder = ClaimedFolder(folder, folder)
+        _set_foreign_snapshots_aside(folder)
+        folder.write(newest, sealed(text, snapshot.tensors), None if first else before)
+        if first:
+            (folder.path / before).unlink(missing_ok=True)
     except OSError as e:
+        if isinstance(e, RunError):
+            raise
+        name = folder.name if isinstance(folder, ClaimedFolder) else folder
         raise RunError(
-            f"{folder} cannot be written ({e.strerror})",
-            f"make room there or name another{_OUT}",
+            f"{name} cannot be written ({e.strerror})",
+            f"make room there or name another folder{_OUT}",
         ) from None
-    write_whole(newest, sealed(told, snapshot.tensors), before)
+
+
+def _set_foreign_snapshots_aside(run: ClaimedFolder) -> None:
+    for name in SNAPSHOTS:
+        path = run.path / name
+        if os.path.lexists(path) and not is_snapshot(path):
+            run.set_aside(name)
 
 
 def read_snapshot(folder: Path, core: nn.Module | None = None) -> Snapshot | None:
@@ -296,7 +279,7 @@ def _snapshot(path: Path, core: nn.Module | None) -> Snapshot:
 
     def check(said: dict[str, Any], specs: Mapping[str, Spec]) -> None:
         nonlocal recipe
-        members(said, ("format", "echospan", "model", "training", "facts"))
+        members(said, {"format", "echospan", "model", "training", "facts"})
         recipe = parse_recipe(said)
         check_specs(recipe, Facts.parse(said["facts"], recipe), specs, core)
 
@@ -450,12 +433,10 @@ def _load_run(path: Path, links: bool) -> Run:
             f"there is no run folder {path}",
             "make one with echospan train --out, or take a model that is shipped",
         )
+    complete(path)
     with open_folder(path) as descriptor:
-        unfinished = any(is_file(path / name) for name in SNAPSHOTS)
-        if unfinished and not os.path.lexists(path / MANIFEST):
-            raise RunError(
-                f"{path} holds a run that was not finished", "go on with echospan train --resume"
-            )
+        if not os.path.lexists(path / MANIFEST):
+            _check_state(path)
         data = read_regular(path / MANIFEST, _LARGEST_CONFIG, folder=descriptor, links=links)
         config = parse_config(data, path / MANIFEST, again)
         model = _load_model(path / WEIGHTS, config, descriptor, links, again)
@@ -470,9 +451,23 @@ def _load_run(path: Path, links: bool) -> Run:
                 raise RunError(f"{name} is not an evaluation of this model ({e})", again) from None
         if HISTORY in config.files:
             name = path / HISTORY
-            digest = digest_regular(name, _LARGEST_HISTORY, folder=descriptor, links=links)
-            _check_digest(name, digest, config, again)
+            hashed = digest_regular(name, _LARGEST_HISTORY, folder=descriptor, links=links)
+            _check_digest(name, hashed, config, again)
     return Run(model, config.recipe, recall)
+
+
+def _check_state(path: Path) -> None:
+    """Raise RunError for a folder of a training that has not ended."""
+    state = inspect(path)
+    if state is RunState.UNFINISHED:
+        raise RunError(
+            f"{path} holds a run that was not finished", "go on with echospan train --resume"
+        )
+    if state is RunState.EMPTY and os.path.lexists(path / LOCK):
+        raise RunError(
+            f"{path} holds a training that has saved nothing yet",
+            "wait for its end, or train it with echospan train --resume",
+        )
 
 
 def _check_digest(path: Path, digest: str, config: Config, remedy: str) -> None:

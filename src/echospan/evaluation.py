@@ -18,8 +18,10 @@ from echospan import __version__
 from echospan.errors import SettingError
 from echospan.model import EchoModel, check_delay, evaluating
 from echospan.random_streams import Purpose, check_seed, generator
+from echospan.recipes import sequences
 from echospan.tasks import EchoTask
-from echospan.validation import fraction, moment, not_allowed, several, shown, whole
+from echospan.text import shown
+from echospan.validation import fraction, is_whole, moment, not_allowed, several, whole
 
 
 @lru_cache
@@ -77,6 +79,10 @@ class DelayRecall:
         }
 
 
+LENGTHS = (1, 2, 5, 10)
+"""Multiples of the training length at which `length_recall` measures."""
+
+
 def leading_span(lows: Iterable[float], at: float) -> int:
     """Return the span of lower ends of intervals by delay, from delay 0 up.
 
@@ -104,6 +110,11 @@ class Evaluation:
         return self.blanks_correct / self.blanks if self.blanks else None
 
     @property
+    def blank_interval(self) -> tuple[float, float]:
+        """Return Wilson's 95 % interval of blank accuracy; (0, 1) where no blank was due."""
+        return wilson(self.blanks_correct, self.blanks)
+
+    @property
     def recalled_bits(self) -> float:
         """Sum over the delays: a lower bound on what the hidden state says of the past."""
         return sum(d.bits for d in self.delays)
@@ -115,7 +126,7 @@ class Evaluation:
             SettingError: If that delay was not asked in this evaluation.
         """
         for d in self.delays:
-            if d.delay == delay:
+            if is_whole(delay) and d.delay == delay:
                 return d
         asked = ", ".join(str(d.delay) for d in self.delays)
         raise SettingError(
@@ -145,13 +156,30 @@ class Evaluation:
             )
         return leading_span((self.at(d).interval[0] for d in range(len(asked))), at)
 
-    def reached(self, asked: Sequence[int], target: float) -> bool:
-        """Return whether the interval's lower end is at least `target` at every delay in `asked`.
+    def recalled(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall has reached the target, whatever the blanks.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of recall's 95 % interval, between 0 and 1.
 
         Raises:
             SettingError: If one of these delays was not asked in this evaluation.
         """
-        return all(self.at(d).interval[0] >= target for d in asked)
+        target = fraction("target", target)
+        return all(self.at(d).interval[0] >= target for d in several("asked", asked, "delays"))
+
+    def reached(self, asked: Sequence[int], target: float) -> bool:
+        """Return whether recall and blanks have both reached the target.
+
+        Args:
+            asked: The delays whose recall counts.
+            target: The least lower end of a 95 % interval, between 0 and 1: of recall at each
+                delay asked for, and of blank accuracy where blanks were due.
+        """
+        return self.recalled(asked, target) and (
+            not self.blanks or self.blank_interval[0] >= target
+        )
 
 
 def always_valid(correct: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -312,8 +340,7 @@ def measure(
 ) -> Evaluation:
     """Measure recall as `evaluate` does, on symbols drawn from `stream`, a generator on the CPU."""
     task = EchoTask(len(model.alphabet), model.max_delay)
-    steps = 2 * model.max_delay + 5 if length is None else length
-    rows = math.ceil(trials / (steps - model.max_delay))
+    rows, steps = sequences(model.max_delay, trials, length)
     device = model.readouts.weight.device
     which = list(range(model.max_delay + 1)) if asked is None else list(asked)
     few, n = which != list(range(model.max_delay + 1)), len(which)
@@ -370,7 +397,7 @@ def length_recall(
     window, trials = whole("window", window, 1), whole("trials", trials, 1)
     seed, deadline = check_seed(seed), moment("deadline", deadline)
     measured: list[dict[str, Any]] = []
-    for times in (1, 2, 5, 10):
+    for times in LENGTHS:
         if measured and time.perf_counter() > deadline:
             break
         length = max(times * window, model.max_delay + 1)
@@ -436,10 +463,29 @@ def versions() -> dict[str, str]:
 def as_report(
     model: EchoModel, evaluation: Evaluation, target: float, more: dict[str, Any]
 ) -> dict[str, Any]:
-    """What `evaluation.json` and `--json` say of a model, `more` among it."""
+    """Return what `evaluation.json` and `--json` say of a model.
+
+    Args:
+        model: The model that was measured.
+        evaluation: What `evaluate` returned for it, of every delay.
+        target: The share that recall and blanks should reach.
+        more: What else was measured; `lengths`, as `length_recall` returns them, also decide
+            `reached_beyond`.
+
+    Returns:
+        Among others `reached`: whether the delays asked for, in sequences of `length` symbols, and
+        the blanks have reached the target; and `reached_beyond`: whether the same delays reach it
+        in every longer sequence, which decides nothing; None where none was measured.
+    """
+    asked = model.config.asked
+    longer = [m for m in more.get("lengths") or () if m["times"] > 1]
     return {
         "target": target,
-        "reached": evaluation.reached(model.config.asked, target),
+        "reached": evaluation.reached(asked, target),
+        "length": sequences(model.max_delay, 1)[1],
+        "reached_beyond": all(m["low"][d] >= target for m in longer for d in asked)
+        if longer
+        else None,
         "delays": [d.as_dict() for d in evaluation.delays],
         "blank_accuracy": evaluation.blank_accuracy,
         "span": evaluation.span(target),

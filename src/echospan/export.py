@@ -15,6 +15,7 @@ import copy
 import dataclasses
 import io
 import json
+import os
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,14 @@ import torch
 from torch import Tensor, nn
 
 from echospan import __version__
-from echospan.checkpoint import check_place, write_folder
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
 from echospan.model import EchoModel
 from echospan.packing import pack as pack
 from echospan.random_streams import Purpose, python_random
 from echospan.steps import plain_step
+from echospan.storage.atomic import follow
+from echospan.storage.folder import Layout, claim, digest, is_empty, read_regular
 
 if TYPE_CHECKING:
     import onnx
@@ -43,6 +45,21 @@ OPSET = 17
 """Old enough for readers of 2022, new enough for all that our cores do."""
 
 FULL, STEP, TOLD = "echo_full.onnx", "echo_step.onnx", "echo.json"
+
+
+def _owned(folder: Path) -> dict[str, str] | None:
+    """Return the digests of the files that are an export of ours: each one names us."""
+    contents = {name: read_regular(folder / name) or b"" for name in (FULL, STEP, TOLD)}
+    try:
+        described = json.loads(contents[TOLD])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(described, dict) or "echospan" not in described:
+        return None
+    return {name: digest(data) for name, data in contents.items() if b"echospan" in data}
+
+
+_LAYOUT = Layout("export", TOLD, _owned)
 
 TOLERANCE = 5e-4
 """The largest difference of logits and states that rounding may make, as a share of the largest.
@@ -78,39 +95,51 @@ def export_onnx(model: EchoModel, folder: str | Path, *, overwrite: bool = False
     refuses, CoreError for a core that is no graph, ExportError for graphs that answer otherwise:
     then nothing is written.
     """
-    path = check_export(folder, overwrite)
-    _needs()
-    model = copy.deepcopy(model).cpu().float().eval()
-    graphs = trace(model)
-    parity = verify(model, graphs)
-    told = _told(model) | {"parity": dataclasses.asdict(parity)}
-    import onnx
+    path = Path(folder)
 
-    for graph in (graphs.full, graphs.step):
-        onnx.helper.set_model_props(graph, {"echospan": json.dumps(told)})
-    files = {
-        FULL: graphs.full.SerializeToString(),
-        STEP: graphs.step.SerializeToString(),
-        TOLD: (json.dumps(told, indent=2) + "\n").encode(),
-    }
-    write_folder(path, files, "the export")
+    def check(_: Path) -> None:
+        check_export(path, overwrite)
+
+    with claim(path, "echospan export", check) as claimed:
+        _needs()
+        model = copy.deepcopy(model).cpu().float().eval()
+        graphs = trace(model)
+        parity = verify(model, graphs)
+        told = _told(model) | {"parity": dataclasses.asdict(parity)}
+        import onnx
+
+        for graph in (graphs.full, graphs.step):
+            onnx.helper.set_model_props(graph, {"echospan": json.dumps(told)})
+        files = {
+            FULL: graphs.full.SerializeToString(),
+            STEP: graphs.step.SerializeToString(),
+            TOLD: (json.dumps(told, indent=2) + "\n").encode(),
+        }
+        claimed.commit(_LAYOUT, files)
     return parity
 
 
 def check_export(folder: str | Path, overwrite: bool = False) -> Path:
-    """The folder, if an export may be written there; RunError otherwise. Touches nothing."""
+    """Return the folder as a path, if an export may be written there; changes nothing.
+
+    Args:
+        folder: The folder; a link is followed.
+        overwrite: Whether an export that is there may be replaced.
+
+    Raises RunError for an export without `overwrite`, and for anything else that is not empty.
+    """
     path = Path(folder)
-    if path.exists() or path.is_symlink():
-        if not overwrite:
-            raise RunError(
-                f"{path} exists already", f"name another folder, or add {option('overwrite', True)}"
-            )
-        if not (path / TOLD).is_file():
+    place = follow(path)
+    if os.path.lexists(place) and not is_empty(place):
+        if not place.is_dir() or _LAYOUT.owned(place) is None:
             raise RunError(
                 f"{path} exists and is no export of echospan",
                 "it is not overwritten: name another folder",
             )
-    check_place(path)
+        if not overwrite:
+            raise RunError(
+                f"{path} exists already", f"name another folder, or add {option('overwrite', True)}"
+            )
     return path
 
 

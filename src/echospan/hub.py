@@ -17,7 +17,13 @@ from echospan.recipes import Recipe, TrainingConfig, command
 from echospan.run_format import EVALUATION, MANIFEST, VERIFIED, check_evaluation
 from echospan.storage.reading import is_folder
 from echospan.streaming import Stream
+from echospan.text import percent, shown
 from echospan.unfilled import Unfilled
+from echospan.validation import kind, not_allowed, text
+from echospan.validation import path as a_path
+
+_EVALUATED = {"delays", "blank_accuracy", "span", "target", "recalled_bits"}
+"""What a model card is filled from."""
 
 
 def save_pretrained(
@@ -30,6 +36,12 @@ def save_pretrained(
     name: str | None = None,
 ) -> Path:
     """As EchoModel's method; `name` is what the card calls it, the folder where left out."""
+    folder = a_path("folder", folder)
+    license = None if license is None else text("license", license, "mit")
+    if evaluation is not None:
+        kind("evaluation", evaluation, Mapping, "what evaluation.json of a run holds, or None")
+        if missing := sorted(_EVALUATED - set(evaluation)):
+            raise not_allowed("evaluation", evaluation, f"it lacks {', '.join(missing)}")
     _refuse_foreign_core(model)
     training = model.made.training if model.made else TrainingConfig()
     if evaluation is None:
@@ -47,7 +59,7 @@ def from_pretrained(
     name: str | Path, *, revision: str | None = None, token: str | None = None
 ) -> EchoModel:
     """As EchoModel's method."""
-    if is_folder(Path(name)):
+    if is_folder(a_path("name", name)):
         return load(name)
     if name in shipping.names():
         return shipping.shipped(str(name))
@@ -82,8 +94,8 @@ def push_to_hub(
     message: str = "A model of echospan",
 ) -> str:
     """As EchoModel's method."""
-    if not _is_repo(repo):
-        raise SettingError(f"{repo!r} is no name on the Hub", "name it owner/name")
+    if not isinstance(repo, str) or not _is_repo(repo):
+        raise SettingError(f"{shown(repo)} is no name on the Hub", "name it owner/name")
     api = _hub().HfApi(token=token)
     with tempfile.TemporaryDirectory(prefix="echospan-") as made:
         folder = Path(made) / "model"
@@ -134,9 +146,6 @@ def _check_evaluation(model: EchoModel, evaluation: Mapping[str, Any]) -> None:
     """Raise SettingError for an evaluation from which no card can be made."""
     try:
         check_evaluation(evaluation, model.max_delay + 1)
-        missing = {"target", "blank_accuracy", "span", "recalled_bits"} - set(evaluation)
-        if missing:
-            raise ValueError(f"{min(missing)} is missing")
     except ValueError as e:
         raise SettingError(
             f"the evaluation is not one of this model ({e})",
@@ -246,7 +255,7 @@ def _what_it_recalls(model: EchoModel, evaluation: Mapping[str, Any]) -> str:
         "Recall: the share of right answers where there was a symbol to say, on fresh random "
         "symbols. "
         + (f"Delay {asked[0]} is what it was trained for. " if len(asked) == 1 else "")
-        + f"Span {evaluation['span']} at {evaluation['target']:.0%}, "
+        + f"Span {evaluation['span']} at {percent(evaluation['target'])}, "
         f"{evaluation['recalled_bits']:.1f} bits recalled"
         + (f", {blanks:.2%} of the blanks right" if blanks is not None else "")
         + (

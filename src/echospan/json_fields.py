@@ -5,7 +5,7 @@ caller that reads an object inside another puts the place in front (`seeds[0].`)
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Set
 from typing import Any
 
 from echospan.text import shown
@@ -26,14 +26,16 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"it holds {name}, which is no JSON")
 
 
-def members(value: Any, required: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+def members(value: Any, required: Set[str], optional: Set[str] = frozenset()) -> dict[str, Any]:
     """Return an object that has all required members, and none but these and the optional ones."""
     if type(value) is not dict:
         raise ValueError(f"{shown(value)} is no object")
     names = value.keys()
-    if missing := set(required) - names:
+    if names == required:
+        return value
+    if missing := required - names:
         raise ValueError(f"{min(missing)} is missing")
-    if unknown := names - set(required) - set(optional):
+    if unknown := names - required - optional:
         raise ValueError(f"{shown(min(unknown))} is no name of a field")
     return value
 
@@ -53,10 +55,13 @@ def number(value: Any, name: str, low: float, high: float) -> float:
 
 
 def numbers(value: Any, name: str, low: float, high: float, count: int) -> tuple[float, ...]:
-    """Return a list of exactly `count` numbers from `low` to `high`."""
+    """Return a list of exactly `count` numbers from `low` to `high`; a document has no NaN."""
     if type(value) is not list or len(value) != count:
         raise ValueError(f"{name} is {shown(value)}, not a list of {count} numbers")
-    return tuple([number(v, name, low, high) for v in value])
+    if not {float, int}.issuperset(map(type, value)) or min(value) < low or max(value) > high:
+        for item in value:
+            number(item, name, low, high)
+    return tuple(map(float, value))
 
 
 def listed(value: Any, name: str, most: int) -> list[Any]:

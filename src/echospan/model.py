@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.alphabet import BLANK_MARK, Alphabet
-from echospan.cores import GRU, Core, State, make_core
+from echospan.cores import GRU, Core, State, make_core, tensors
 from echospan.errors import AlphabetError, CoreError, DelayError, SettingError, option
 from echospan.pretrained import Pretrained
 from echospan.recipes import Made, ModelConfig
-from echospan.validation import is_whole, kind, not_allowed, shown
+from echospan.text import shown
+from echospan.validation import is_whole, kind, not_allowed
 
 
 def _core(name: str, core: object) -> Core:
@@ -154,6 +155,9 @@ class EchoModel(Pretrained, nn.Module):
 
         `delays`, `(batch,)` or `(batch, time)`, is for `conditioning="input"` alone.
         """
+        if not isinstance(symbols, Tensor) or symbols.dim() != 2 or symbols.is_floating_point():
+            self._check_symbols(symbols)
+        self._check_state(state)
         if (
             self.delay_embedding is None
             and symbols.is_cpu
@@ -168,7 +172,11 @@ class EchoModel(Pretrained, nn.Module):
             return y.transpose(0, 1), state
         x = self.embedding(symbols)
         if self.delay_embedding is not None:
-            assert delays is not None, "a model conditioned by input is told the delay"
+            if not isinstance(delays, Tensor):
+                raise DelayError(
+                    f"delays is {shown(delays)}, and this model is conditioned by its input",
+                    "give a tensor of delays, (batch,) or (batch, time)",
+                )
             if delays.dim() == 1:
                 delays = delays[:, None].expand_as(symbols)
             x = torch.cat([x, self.delay_embedding(delays)], -1)
@@ -206,6 +214,18 @@ class EchoModel(Pretrained, nn.Module):
             f"symbols is {given}",
             f"give ids from 0 to {self.symbols - 1}, int64, of shape (batch, time), time 1 or more",
         )
+
+    def _check_state(self, state: object) -> None:
+        if state is None or isinstance(state, Tensor):
+            return
+        try:
+            parts = list(tensors(state))  # type: ignore[arg-type]
+        except (TypeError, RecursionError):
+            parts = []
+        if not parts:
+            raise CoreError(
+                f"state is {shown(state)}", "give None, or a state that this model returned"
+            )
 
     def answer(self, symbols: Tensor, delays: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Logits `(batch, time, symbol)` at one delay a row, `delays (batch,)`, or a step."""

@@ -66,13 +66,33 @@ def _one_layer(core: nn.Module) -> bool:
     return not isinstance(core, nn.RNNBase) or [len(w) for w in core.all_weights] == [4]
 
 
+def valid_recall(recall: Sequence[float] | None, max_delay: int) -> list[float] | None:
+    """Return `recall` as a page may show it, or None where it is no recall of such a model.
+
+    Args:
+        recall: Recall by delay, as an evaluation measured it, or None.
+        max_delay: The longest delay of the model: there is one figure for each from 0 on.
+    """
+    if recall is None or len(recall) != max_delay + 1:
+        return None
+    figures = [float(r) for r in recall]
+    return figures if all(0 <= r <= 1 for r in figures) else None  # False for NaN
+
+
 @torch.no_grad()
 def pack(
     model: EchoModel, name: str = "echo", recall: Sequence[float] | None = None
 ) -> dict[str, Any]:
-    """A model as a page runs it, with its name and its recall by delay as it was measured.
+    """Return a model as a page runs it.
 
-    Raises SettingError for a core that does not run there.
+    Args:
+        model: The model; its core is one of gru, lstm, min_gru, lru, rnn, rnn_tanh, of one layer.
+        name: What the page calls it.
+        recall: Recall by delay as it was measured, from 0 to the longest; shown beside the page's
+            own count. None, or figures that cannot be the recall of this model: not shown.
+
+    Raises:
+        SettingError: For a core that does not run in a page.
     """
     core = model.core
     kind, parts_of = _PACKED.get(type(core), ("", None))
@@ -97,7 +117,7 @@ def pack(
         "maxDelay": model.max_delay,
         "delay": model.check_delay(None),
         "hidden": core.hidden_size,
-        "recall": recall,
+        "recall": valid_recall(recall, model.max_delay),
         "weights": {n: _written(t) for n, t in parts.items()},
     }
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from echospan.evaluation import Evaluation
+from echospan.text import percent
 from echospan.training import Progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def recall_plot(evaluation: Evaluation, chance: float, target: float) -> str:
         low, high = zip(*(d.interval for d in evaluation.delays), strict=True)
         axes.fill_between(delays, low, high, alpha=0.3, label="95 % interval")
         axes.plot(delays, [d.recall for d in evaluation.delays], "o-", label="recall")
-        axes.axhline(target, color="C2", ls="--", label=f"target {target:.0%}")
+        axes.axhline(target, color="C2", ls="--", label=f"target {percent(target)}")
         axes.axhline(chance, color="C7", ls=":", label=f"chance {chance:.1%}")
         axes.set(xlabel="delay (symbols)", ylabel="recall", ylim=(0, 1.03), title="Recall by delay")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

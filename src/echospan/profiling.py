@@ -10,12 +10,12 @@ finds in output and state. They tell whether a core cannot keep, cannot be read,
 far enough.
 """
 
-import copy
+import contextlib
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -23,16 +23,27 @@ import torch
 from torch import nn
 
 from echospan import json_fields
-from echospan.alphabet import alphabet as find_alphabet
-from echospan.errors import DivergenceError, SettingError
-from echospan.evaluation import evaluate_span, length_recall, measure, versions
+from echospan.cores import copy_module
+from echospan.devices import standard_modes
+from echospan.errors import CoreError, DivergenceError, EchospanError, SettingError, first_line
+from echospan.evaluation import LENGTHS, evaluate_span, length_recall, measure, versions
 from echospan.json_fields import integer, number, numbers, string
-from echospan.layers import Layer, name_of, sizes_of, trusted
+from echospan.layers import (
+    DEFAULT_HIDDEN,
+    Layer,
+    carried_windows,
+    default_hidden,
+    name_of,
+    sizes_of,
+    takes_length,
+    trusted,
+)
 from echospan.model import EchoModel
 from echospan.probes import gradient, microseconds, probe, probed_span
 from echospan.random_streams import Purpose, check_seed, generator
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
 from echospan.tasks import EchoTask
+from echospan.text import shown
 from echospan.training import Progress, TrainingResult, train
 from echospan.validation import (
     function,
@@ -96,8 +107,8 @@ class SeedProfile:
     steps: int
     symbols: int
     seconds: float = field(compare=False)
-    microseconds: float = field(compare=False)
-    """Of one streamed symbol, one at a time; the median."""
+    microseconds: float | None = field(compare=False)
+    """Of one streamed symbol, one at a time, the median; None where no state can be carried."""
     curve: tuple[tuple[int, float, int], ...] = ()
     """Symbols read, mean recall and span at some of the looks during training."""
     symbols_to_target: int | None = None
@@ -130,12 +141,17 @@ class Profile:
     hidden: int
     parameters: int
     """Numbers of the core that are trained."""
-    state: int
-    """Numbers carried from step to step, after twice the longest delay."""
+    state: int | None
+    """Numbers carried from step to step, after twice the longest delay; None where no state can be
+    carried."""
     seeds: tuple[SeedProfile, ...]
     settings: dict[str, Any]
     versions: dict[str, str]
     threads: int
+    reread_inputs: int | None = None
+    """Where no state can be carried: how many past inputs are read again at each step instead. They
+    are kept outside the layer, and neither they nor the time that they take are counted. None for a
+    layer that is carried by its state, or needs none."""
 
     def _middle(self, name: str) -> int:
         return int(statistics.median_low(getattr(s, name) for s in self.seeds))
@@ -192,14 +208,10 @@ class Profile:
         return (self.max_delay + 1) * math.log2(self.symbols)
 
     @property
-    def bits_of_state(self) -> int:
-        """The hard limit that the state sets: 32 bits a number."""
-        return 32 * self.state
-
-    @property
-    def microseconds(self) -> float:
-        """Of one streamed symbol, the median over the seeds."""
-        return statistics.median(s.microseconds for s in self.seeds)
+    def microseconds(self) -> float | None:
+        """Of one streamed symbol, the median over the seeds; None where no state can be carried."""
+        times = [s.microseconds for s in self.seeds if s.microseconds is not None]
+        return statistics.median(times) if times else None
 
     @property
     def symbols_per_second(self) -> float:
@@ -208,13 +220,24 @@ class Profile:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the span, how sure it is, whether it may yet grow."""
+        """One sentence: the span, how sure it is, whether it may yet grow, how it is carried."""
         low, high = self.span_interval
         between = f"between {low} and {high}"
         sure = f", 95 % {between}" if len(self.seeds) == 1 else f", its seeds' intervals {between}"
         sure = "" if low == high == self.span else sure
         end = " (all that was asked)" if self.span == self.max_delay else ""
-        return f"span {self.span}{end}{sure}" + (", recall still rising" if self.rising else "")
+        rising = ", recall still rising" if self.rising else ""
+        return f"span {self.span}{end}{sure}{rising}" + (f"; {self.note}" if self.note else "")
+
+    @property
+    def note(self) -> str:
+        """What else must be known of the figures; empty where a state is carried."""
+        if self.reread_inputs is None:
+            return ""
+        return (
+            f"no state can be carried: {self.reread_inputs} past inputs are read again at each "
+            "step, at a cost that is not counted"
+        )
 
     def to_json(self) -> str:
         """All of it, without loss."""
@@ -245,8 +268,9 @@ class Profile:
         low, high = self.span_interval
         return {
             "core": self.name,
+            "hidden": f"{self.hidden:,}",
             "params": f"{self.parameters:,}",
-            "state": f"{self.state:,}",
+            "state": "–" if self.state is None else f"{self.state:,}",
             "span": f"{self.span}"
             + (f" ({low}–{high})" if (low, high) != (self.span,) * 2 else ""),
             "reads": str(self.reads),
@@ -255,15 +279,44 @@ class Profile:
             "/state": f"{self.recalled_bits / self.state:.2f}" if self.state else "–",
             "grad": str(statistics.median_low(s.gradient_horizon for s in self.seeds)),
             "k/s": f"{self.symbols_per_second / 1000:,.0f}",
-            "µs": f"{self.microseconds:.0f}",
+            "µs": "–" if self.microseconds is None else f"{self.microseconds:.0f}",
             "": "rising" if self.rising else "",
         }
 
+    @property
+    def longest_recall(self) -> tuple[int, float] | None:
+        """Symbols of the longest sequences that were measured in every seed, and the mean recall.
+
+        They are up to ten times as long as those of training; None where time allowed for none.
+        """
+        common = set.intersection(*({n for n, _ in s.lengths} for s in self.seeds))
+        if not common:
+            return None
+        longest = max(common)
+        return longest, statistics.fmean(
+            statistics.fmean(dict(s.lengths)[longest]) for s in self.seeds
+        )
+
     def __str__(self) -> str:
         row = self.row()
-        return f"{self.name}: {self.verdict}\n" + "  ".join(
-            f"{k} {v}" for k, v in row.items() if k not in ("core", "")
-        )
+        per_state = f" ({row['/state']} for each number of state)" if self.state else ""
+        lines = [
+            f"{self.name}: {self.verdict}",
+            f"spans at {self.at:.4g} recall: learns {self.span}, reads {self.reads}, stores "
+            f"{self.stores}, of delays 0 to {self.max_delay}",
+            f"recalled bits: {self.recalled_bits:.1f} of {self.bits_asked:.1f}{per_state}",
+            f"gradient: reaches back to delay {row['grad']}",
+            f"mean recall: {statistics.fmean(self.recall):.1%}",
+            f"size: hidden {row['hidden']}, {row['params']} numbers trained, "
+            f"{row['state']} carried",
+            f"cost: {row['k/s']} thousand symbols a second in training, {row['µs']} µs a streamed "
+            "symbol",
+        ]
+        if self.longest_recall:
+            length, recall = self.longest_recall
+            times = length / self.settings["window"]
+            lines[4] += f"; {recall:.1%} in sequences {times:.0f} times as long as in training"
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -284,18 +337,23 @@ class Profile:
 
 def _profile(value: Any) -> Profile:
     """Return the profile of a JSON object; ValueError names the first field that does not fit."""
-    fields = json_fields.members(value, _PROFILE_FIELDS)
+    fields = json_fields.members(value, _PROFILE_FIELDS - {"reread_inputs"}, {"reread_inputs"})
+    again, state = fields.get("reread_inputs"), fields["state"]
+    if (state is None) != (again is not None):
+        raise ValueError("one of state and reread_inputs is null, and not both or none")
     symbols = integer(fields["symbols"], "symbols", 2)
     max_delay = integer(fields["max_delay"], "max_delay", 0)
     seeds = []
     for i, seed in enumerate(json_fields.listed(fields["seeds"], "seeds", _MOST_SEEDS)):
         try:
             seeds.append(_seed_profile(seed, max_delay, symbols))
+            if (seeds[-1].microseconds is None) != (state is None):
+                raise ValueError("microseconds is null where state is not, or the reverse")
         except ValueError as e:
             raise ValueError(f"seeds[{i}]: {e}") from None
     if not seeds or len({seed.seed for seed in seeds}) < len(seeds):
         raise ValueError("its seeds are not one or more, each once")
-    versions = json_fields.members(fields["versions"], (), fields["versions"])
+    versions = _any_names(fields["versions"])
     return Profile(
         name=string(fields["name"], "name"),
         symbols=symbols,
@@ -304,7 +362,8 @@ def _profile(value: Any) -> Profile:
         features=integer(fields["features"], "features", 1),
         hidden=integer(fields["hidden"], "hidden", 1),
         parameters=integer(fields["parameters"], "parameters", 0),
-        state=integer(fields["state"], "state", 0),
+        state=None if state is None else integer(state, "state", 0),
+        reread_inputs=None if again is None else integer(again, "reread_inputs", 1),
         seeds=tuple(seeds),
         settings=_settings(fields["settings"]),
         versions={string(k, "versions"): string(v, "versions") for k, v in versions.items()},
@@ -353,7 +412,9 @@ def _seed_profile(value: Any, max_delay: int, symbols: int) -> SeedProfile:
         steps=integer(fields["steps"], "steps", 0),
         symbols=integer(fields["symbols"], "symbols", 0),
         seconds=number(fields["seconds"], "seconds", 1e-9, _LONGEST_SECONDS),
-        microseconds=number(fields["microseconds"], "microseconds", 1e-9, _LONGEST_SECONDS),
+        microseconds=None
+        if fields["microseconds"] is None
+        else number(fields["microseconds"], "microseconds", 1e-9, _LONGEST_SECONDS),
         curve=tuple(
             [
                 (
@@ -402,9 +463,7 @@ def _settings(value: Any) -> dict[str, Any]:
 
     They are not read but shown: their names may change from version to version.
     """
-    settings = json_fields.members(value, (), value)
-    if len(settings) > _MOST_SETTINGS:
-        raise ValueError(f"settings has {len(settings):,} names, more than {_MOST_SETTINGS}")
+    settings = _any_names(value)
     for name, setting in settings.items():
         string(name, "settings")
         several = type(setting) is list
@@ -414,6 +473,12 @@ def _settings(value: Any) -> dict[str, Any]:
             elif item is not None and type(item) is not bool:
                 number(item, "settings", -1e18, 1e18)
     return settings
+
+
+def _any_names(value: Any) -> dict[str, Any]:
+    if type(value) is not dict or len(value) > _MOST_SETTINGS:
+        raise ValueError(f"{shown(value)} is no object of at most {_MOST_SETTINGS} names")
+    return value
 
 
 _PROFILE_FIELDS = frozenset(Profile.__dataclass_fields__)
@@ -466,19 +531,37 @@ def profile(
 ) -> Profile:
     """Train and measure a layer within a budget.
 
-    `layer`: an `nn.Module` that maps `(batch, time, features)` to `(batch, time, hidden)`, with or
-    without a state; or what makes one: called with nothing, with `hidden`, or with (`features`,
-    `hidden`), as many as it requires; or the name of one of `CORES`. `hidden` is 128 where left
-    out, and for the `delay_line`, the yardstick, what holds all that is asked. An instance serves
-    one seed and is not changed: a copy is trained. `seconds` holds all of it, for each seed:
-    training, probes, evaluation. `symbols` sets the same work on every machine instead, and the
-    figures repeat to the last digit. Several `learning_rates` are each tried a short while; the
-    best one has the rest of the budget, and the figures come from fresh data. `on_progress` is
-    called with the name and the progress of its training, `on_model` with each seed and its
-    trained model.
+    Several `learning_rates` are each tried a short while; the best one has the rest of the budget,
+    and the figures come from fresh data.
 
-    Raises CoreError for a module that cannot be a core, CheckError for one that sees the future,
-    mixes rows or loses its state, SettingError for a budget of nothing.
+    Args:
+        layer: an `nn.Module` that maps `(batch, time, features)` to `(batch, time, hidden)`, with
+            or without a state; or a class or factory of such, whose widths are set by the names of
+            its arguments (`echospan.sizing.build`); or the name of one of `CORES`. A module serves
+            one seed and is not changed: a copy is trained.
+        max_delay: the longest delay that is asked, from 0.
+        seconds: the time of each seed: training, probes and evaluation share it.
+        symbols: symbols of training instead of seconds: the same work on every machine, and
+            figures that repeat to the last digit.
+        hidden: the width of the layer. Where it is left out, a class or factory keeps the default
+            of its own argument; 128 where that has none and for `CORES`, but for the `delay_line`
+            what holds all that is asked.
+        features: the width of the input, where the layer does not say.
+        seeds: each is trained and measured anew.
+        learning_rates: Adam's rates to try; by default one for `CORES`, three for other layers.
+        alphabet: letters, letters-digits, bits, or any string of distinct characters.
+        at: the recall that the spans ask for, between 0 and 1.
+        name: what the layer is called in the result; its own name where left out.
+        batch: sequences of a training step.
+        on_progress: called with the name and the progress of its training.
+        on_model: called with each seed and its trained model.
+
+    Raises:
+        CoreError: the layer cannot be built or cannot be a core, or fails on the way.
+        CheckError: it sees the future, mixes rows or loses its state.
+        SettingError: a setting out of its range, as a budget of nothing, or a width that the layer
+            cannot have.
+        DivergenceError: its loss is no longer a number at any of the rates.
     """
     max_delay, batch = whole("max_delay", max_delay), whole("batch", batch, 1)
     seconds, at = positive("seconds", seconds), share("at", at)
@@ -503,35 +586,42 @@ def profile(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
             "give what makes it, such as lambda: MyLayer(64)",
         )
-    if hidden is None:
-        symbol = len(find_alphabet(alphabet)) + 1
-        hidden = symbol * (max_delay + 1) if layer == "delay_line" else 128
-    config = ModelConfig(alphabet=alphabet, max_delay=max_delay, hidden=hidden)
+    config = ModelConfig(
+        alphabet=alphabet,
+        max_delay=max_delay,
+        hidden=DEFAULT_HIDDEN if hidden is None else hidden,
+    )
     characters = config.alphabet
-    told = name or (layer if isinstance(layer, str) else name_of(layer))
+    if hidden is None:
+        hidden = default_hidden(layer, len(characters) + 1, max_delay)
+    told = name or name_of(layer)
     key = layer if isinstance(layer, str) else ""
     default = PILOTS if not key else (RATES.get(key, 1e-2),)
     rates = default if learning_rates is None else tuple(learning_rates)
     runs, facts = [], {}
     for seed in seeds:
         start = time.perf_counter()
-        core = trusted(layer, len(characters) + 1, hidden, features, seed)
-        facts = sizes_of(core, max_delay)
-        runs.append(
-            _one_seed(
-                core,
-                replace(config, hidden=core.hidden_size),
-                seed=seed,
-                start=start,
-                seconds=seconds,
-                symbols=symbols,
-                rates=rates,
-                batch=batch,
-                at=at,
-                on_progress=None if on_progress is None else _named(on_progress, told),
-                on_model=on_model,
+        with standard_modes(), _explained(told):
+            core = trusted(layer, len(characters) + 1, hidden, features, seed)
+            facts = sizes_of(core, max_delay)
+            seed_config = replace(config, hidden=core.hidden_size)
+            if not isinstance(layer, str):
+                takes_length(core, told, LENGTHS[-1] * Recipe(model=seed_config).window)
+            runs.append(
+                _one_seed(
+                    core,
+                    seed_config,
+                    seed=seed,
+                    start=start,
+                    seconds=seconds,
+                    symbols=symbols,
+                    rates=rates,
+                    batch=batch,
+                    at=at,
+                    on_progress=None if on_progress is None else _named(on_progress, told),
+                    on_model=on_model,
+                )
             )
-        )
     return Profile(
         name=told,
         symbols=len(characters),
@@ -550,6 +640,20 @@ def profile(
         versions=versions(),
         threads=torch.get_num_threads(),
     )
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what a layer raises on the way into one sentence, its own error as the cause."""
+    try:
+        yield
+    except EchospanError:
+        raise
+    except Exception as e:
+        raise CoreError(
+            f"{name} raised {type(e).__name__} while it was trained and measured ({first_line(e)})",
+            "run echospan.check on it, and look at the error that this one was raised from",
+        ) from e
 
 
 def _named(told: Callable[[str, Progress], None], name: str) -> Callable[[Progress], None]:
@@ -580,8 +684,7 @@ def _one_seed(
         target=0.998,
         polish=200,
         batch=batch,
-        # What re-reads its past would read it twice for each window.
-        carry=0.0 if getattr(core, "carries", "") == "its last inputs" else 0.5,
+        carry=0.5 if carried_windows(core, Recipe(model=config).window) else 0.0,
         learning_rate=rates[0],
         fall=0.4,
         asked_at_once=16 if config.max_delay > 64 else None,
@@ -592,7 +695,7 @@ def _one_seed(
         recipe = Recipe(model=config, training=training)
         # However long the looks on the way took, time is left for what comes after.
         until = start + max(0.75, share) * (deadline - start)
-        result = train(recipe, on_progress, copy.deepcopy(core), until)
+        result = train(recipe, on_progress, copy_module(core), until)
         if result.interrupted:
             raise KeyboardInterrupt
         return result

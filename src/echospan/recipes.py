@@ -1,5 +1,6 @@
 """What is built, how it is trained, and the recipes that have a name. Imports no torch."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,8 +14,31 @@ from echospan.validation import choice, fraction, kind, positive, share, text, w
 DECIDING = 50_000
 """Answers at every delay by which a training's target is decided, and by which it is reported."""
 
-HIGHEST_TARGET = DECIDING / (DECIDING + 1.96**2)
-"""The lower end of Wilson's 95 % interval where all of these answers are right."""
+
+def sequences(max_delay: int, trials: int, length: int | None = None) -> tuple[int, int]:
+    """Return how many sequences an evaluation reads, and of how many symbols each.
+
+    Args:
+        max_delay: The longest delay.
+        trials: The least number of answers at every delay.
+        length: Symbols of a sequence; default: twice the longest delay and 5 more.
+    """
+    steps = 2 * max_delay + 5 if length is None else length
+    return -(-trials // (steps - max_delay)), steps
+
+
+def highest_target(max_delay: int, trials: int) -> float:
+    """Return the highest target that an evaluation can show, if all of its answers are right.
+
+    That is the lower end of Wilson's 95 % interval of the answers at the longest delay, or of the
+    blanks, of which short delays have few.
+    """
+    rows, steps = sequences(max_delay, trials)
+    fewest = rows * (steps - max_delay)
+    if max_delay:
+        fewest = min(fewest, rows * max_delay * (max_delay + 1) // 2)
+    return fewest / (fewest + 1.959964**2)
+
 
 _Conditioning = Literal["readout", "input"]
 _Precision = Literal["fp32", "bf16"]
@@ -25,7 +49,7 @@ class ModelConfig:
     """All that builds a model."""
 
     alphabet: str = NAMED["letters"]
-    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    """Its symbols: letters, digits, letters-digits, bits, or any string of distinct characters."""
     core: str = "gru"
     """The part that remembers, one of those that echospan.CORES names."""
     hidden: int = 128
@@ -39,16 +63,17 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes that build nothing."""
+        max_delay = whole("max_delay", self.max_delay)
         checked: dict[str, object] = {
             "alphabet": alphabet(self.alphabet).characters,
             "core": text("core", self.core, "gru"),
             "hidden": whole("hidden", self.hidden, 1),
-            "max_delay": whole("max_delay", self.max_delay),
+            "max_delay": max_delay,
             "conditioning": choice("conditioning", self.conditioning, get_args(_Conditioning)),
         }
         if self.delay is not None:
             checked["delay"] = delay = whole("delay", self.delay)
-            checked["max_delay"] = max(delay, self.max_delay)
+            checked["max_delay"] = max(delay, max_delay)
         _set(self, checked)
 
     @property
@@ -62,7 +87,8 @@ class TrainingConfig:
     """How a model is trained: Adam, one recipe for all cores."""
 
     target: float = 0.99
-    """Stop once the lower end of recall's 95 % interval is this at every delay asked for."""
+    """Stop once the lower end of the 95 % interval is this, of recall at every delay asked for and
+    of the blanks before the echo begins."""
     seconds: float = 600.0
     """Stop after this many seconds of training: the assignment allows ten minutes."""
     steps: int = 100_000
@@ -76,8 +102,9 @@ class TrainingConfig:
     """Delays whose loss is taken in one step, drawn anew each time; all where left out. Many long
     delays cost more to ask than to remember."""
     polish: int = 0
-    """Go on this many steps after the target, the rate falling to zero: long streams need more
-    than the target. Steps, not seconds, so that a seed decides the model on any machine's clock."""
+    """Go on this many steps after recall has reached the target, the rate falling to zero: long
+    streams need more than the target. Where blanks still fall short at the end, training goes on.
+    Steps, not seconds, so that a seed decides the model on any machine's clock."""
     batch: int = 32
     """Sequences a step; small ones gave more progress per second on two cores."""
     window: int | None = None
@@ -111,12 +138,7 @@ class TrainingConfig:
                 checked[name] = whole(name, getattr(self, name), 1)
         checked |= {n: positive(n, getattr(self, n)) for n in ("seconds", "learning_rate")}
         checked |= {n: fraction(n, getattr(self, n)) for n in ("carry", "fall")}
-        if self.target > HIGHEST_TARGET:
-            raise SettingError(
-                f"{option('target')} is {self.target}, which the {DECIDING:,} answers that decide "
-                "cannot show even if all are right",
-                f"use {HIGHEST_TARGET:.4f} or less",
-            )
+        _refuse_unreachable(self.target, highest_target(0, DECIDING))
         _set(self, checked)
 
 
@@ -131,6 +153,7 @@ class Recipe:
         """Refuse what is no settings."""
         kind("model", self.model, ModelConfig, "an echospan.ModelConfig")
         kind("training", self.training, TrainingConfig, "an echospan.TrainingConfig")
+        _refuse_unreachable(self.training.target, highest_target(self.model.max_delay, DECIDING))
 
     @property
     def window(self) -> int:
@@ -188,6 +211,15 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _refuse_unreachable(target: float, highest: float) -> None:
+    if target > highest:
+        raise SettingError(
+            f"{option('target')} is {target}, which the {DECIDING:,} answers that decide cannot "
+            "show even if all are right",
+            f"use {math.floor(1e4 * highest) / 1e4} or less",
+        )
+
+
 def _set(settings: Any, checked: Mapping[str, object]) -> None:
     """Give a frozen dataclass its checked values, each in its plain type."""
     for name, value in checked.items():
@@ -201,9 +233,10 @@ RECIPES = {
     ),
     "variable": Recipe(training=TrainingConfig(polish=2500, learning_rate=1.4e-2)),
     "bits": Recipe(
-        model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=4),
-        # Windows of series of 20,000 symbols, on average: each ends one row's series in a thousand.
-        training=TrainingConfig(batch=5, window=20, carry=0.999),
+        # The notebook has 4 hidden units and never begins a new series. Such a network echoes a
+        # long series and cannot begin one: 8 units and a new series every tenth window can.
+        model=ModelConfig(alphabet="bits", delay=3, max_delay=3, hidden=8),
+        training=TrainingConfig(batch=5, window=20, carry=0.9, polish=3000),
     ),
 }
 """The assignment's two parts, and the binary echo of the notebook that it refers to."""

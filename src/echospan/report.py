@@ -5,14 +5,17 @@ import math
 import re
 import statistics
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import islice
 from typing import Any
 
 import jinja2
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -24,11 +27,11 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from echospan.errors import SettingError
 from echospan.grids import Cell
 from echospan.plots import COLOURS, LINES, STYLE
-from echospan.profiling import Profile, combine
-from echospan.store import Stored
+from echospan.profiling import Profile
+from echospan.store import Stored, by_setting
+from echospan.text import plain
 
 MOST_POINTS = 400
 """Points of a panel; what is drawn of a larger bench is spread evenly over it."""
@@ -38,6 +41,9 @@ _INK = "#010203"
 
 _MARKERS = "os^Dv<>PpX*hd"
 _LONGEST = 40
+_MOST_NAMED = 64
+"""Names of a legend; a figure of more is wider than a file of PNG can be."""
+
 _SVG = "http://www.w3.org/2000/svg"
 
 
@@ -80,10 +86,10 @@ class Setting:
         return f" ({there} of {len(self.cells)})" if 0 < there < len(self.cells) else ""
 
     @property
-    def told(self) -> str:
-        """What a person calls it."""
-        p = self.profile
-        return f"{p.name}, hidden {p.hidden}, delays 0 to {p.max_delay}, {_budget(self.cell)}"
+    def description(self) -> str:
+        """Core, width, delays and budget, for people."""
+        p, budget = self.profile, _budget(self.cell)
+        return f"{_short_name(p.name)}, hidden {p.hidden}, delays 0 to {p.max_delay}, {budget}"
 
 
 @dataclass
@@ -111,18 +117,7 @@ def _budget(cell: Cell) -> str:
 
 def settings(stored: Iterable[Stored]) -> list[Setting]:
     """Finished cells, those of one setting together, by core and size."""
-    groups: dict[str, list[Stored]] = {}
-    for s in stored:
-        if s.profile is not None:
-            groups.setdefault(s.cell.key_without("seed"), []).append(s)
-    made = []
-    for group in groups.values():
-        cells = tuple(s.cell for s in group)
-        profiles = [s.profile for s in group if s.profile is not None]
-        try:
-            made.append(Setting(cells, combine(profiles)))
-        except SettingError:  # other threads or versions: each stands alone
-            made += [Setting((c,), p) for c, p in zip(cells, profiles, strict=True)]
+    made = [Setting(cells, profile) for cells, profile in by_setting(stored)]
     return sorted(made, key=lambda s: (s.profile.name, s.profile.max_delay, s.profile.hidden))
 
 
@@ -169,19 +164,28 @@ def _legend(
     """Names those `shown`, all where left out; the figure is widened by what that takes."""
     names = cores if shown is None else shown
     style = _line if lines else _style
-    handles = [Line2D([], [], **style(cores, c)) for c in names]
-    labels = [_plain(c) for c in names]
-    columns = math.ceil(len(names) / max(1, int(5.3 * figure.get_figheight())))
-    figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + _inches(names)))
+    named = names if len(names) <= _MOST_NAMED else names[: _MOST_NAMED - 1]
+    handles = [Line2D([], [], **style(cores, c)) for c in named]
+    labels = [_label(c) for c in named]
+    if len(named) < len(names):
+        handles.append(Line2D([], [], ls=""))
+        labels.append(f"and {len(names) - len(named):,} more")
+    columns = math.ceil(len(named) / max(1, int(5.3 * figure.get_figheight())))
+    figure.set_figwidth(figure.get_figwidth() + columns * (0.5 + _inches(named)))
     figure.legend(
         handles, labels, loc="outside right upper", fontsize="small", frameon=False, ncols=columns
     )
 
 
-def _plain(name: str) -> str:
-    """As it is written in a figure: no mathematics, and the end of a name that is too long."""
+def _label(name: str) -> str:
+    """Return a name for a figure: printable, no mathematics, the end of one that is too long."""
+    name = plain(name)
     short = name if len(name) <= _LONGEST else "…" + name[1 - _LONGEST :]
     return short.replace("$", r"\$")
+
+
+def _short_name(name: str) -> str:
+    return plain(name, 100)
 
 
 def _inches(names: Iterable[str]) -> float:
@@ -224,31 +228,57 @@ def _best(chosen: Sequence[Setting]) -> list[Setting]:
     return [best[name] for name in sorted(best)]
 
 
-def races(chosen: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
-    """Panels of settings that can be raced: each core once, at equal width, state or parameters.
+def races(chosen: Sequence[Setting]) -> Iterator[tuple[str, list[Setting]]]:
+    """Yield panels of settings that can be raced: each core once, at equal width, state or
+    parameters.
 
-    Sizes count as equal within 2 %; the panel that holds most cores comes first.
+    Sizes count as equal within 2 %; of equal delays and budgets the panel that holds most cores
+    comes first.
     """
     rounds: dict[tuple[Any, ...], list[Setting]] = {}
     for s in chosen:
         c = s.cell
         rounds.setdefault((c.max_delay, _budget(c), c.alphabet, c.at, c.batch), []).append(s)
-    panels = []
     for (delay, budget, *_), left in rounds.items():
         while left:
-            best: tuple[int, str, list[Setting]] = (0, "", [])
-            centres = {(w, getattr(s.profile, w)) for s in left for w in _SIZES}
-            for what, size in sorted(centres, key=lambda c: (_SIZES.index(c[0]), c[1])):
-                near: dict[str, Setting] = {}
-                for s in left:
-                    if abs(getattr(s.profile, what) - size) <= 0.02 * size:
-                        near.setdefault(s.profile.name, s)
-                if len(near) > best[0]:
-                    best = len(near), f"{what} {size:,}", [*near.values()]
-            left = [s for s in left if s not in best[2]]
-            panels.append((f"{best[1]}, delays 0 to {delay}, {budget}", best[2]))
-    return panels
+            what, size = _largest_race(left)
+            near: dict[str, Setting] = {}
+            for s in left:
+                theirs = getattr(s.profile, what)
+                if theirs is not None and abs(theirs - size) <= _EQUAL * size:
+                    near.setdefault(s.profile.name, s)
+            raced = {id(s) for s in near.values()}
+            left = [s for s in left if id(s) not in raced]
+            yield f"{what} {size:,}, delays 0 to {delay}, {budget}", [*near.values()]
 
+
+def _largest_race(settings: Sequence[Setting]) -> tuple[str, int]:
+    """Return the kind of size, and the size, that most cores have; the smallest of several."""
+    most, found = 0, ("", 0)
+    for what in _SIZES:
+        ordered = sorted(
+            (size, s.profile.name)
+            for s in settings
+            if (size := getattr(s.profile, what)) is not None  # a state that cannot be carried
+        )
+        names: Counter[str] = Counter()
+        low = high = 0  # the cores from low to high have that size
+        for size, _ in ordered:
+            while high < len(ordered) and ordered[high][0] - size <= _EQUAL * size:
+                names[ordered[high][1]] += 1
+                high += 1
+            while size - ordered[low][0] > _EQUAL * size:
+                names[ordered[low][1]] -= 1
+                if not names[ordered[low][1]]:
+                    del names[ordered[low][1]]
+                low += 1
+            if len(names) > most:
+                most, found = len(names), (what, size)
+    return found
+
+
+_EQUAL = 0.02
+"""The relative difference up to which two sizes are equal."""
 
 _SIZES = ("hidden", "state", "parameters")
 _MOST_PANELS = 9
@@ -272,24 +302,18 @@ def _recall(chosen: Sequence[Setting]) -> Plot:
         return s.profile.max_delay, s.cell.symbols or 0, s.cell.seconds or 0, s.profile.hidden
 
     raced = sorted(chosen, key=by_race)[:_MOST_RACED]
-    panels = races(raced)
     # Few panels of long delays can be read; many would show one delay in twenty.
-    drawn = panels[: 3 if max(s.cell.max_delay for s in raced) > 64 else _MOST_PANELS]
+    most = 3 if max(s.cell.max_delay for s in raced) > 64 else _MOST_PANELS
+    drawn = list(islice(races(raced), most))
     figure, axes = _grid(len(drawn))
-    left = len(panels) - len(drawn)
+    left = len(chosen) - sum(len(some) for _, some in drawn)
     every = _every(_MOST_DELAYS, (s.profile.max_delay + 1 for _, some in drawn for s in some))
     plot = Plot(
         "recall",
         "Recall against delay",
         "Mean over the seeds; the band spans their 95 % intervals. Dotted: chance; dashed: the "
         "recall that the spans ask for."
-        + (f" {left:,} more panels of other sizes and delays are left out." if left else "")
-        + (
-            f" Panels are made of the first {len(raced):,} of {len(chosen):,} settings, by delays, "
-            "budget and size."
-            if len(raced) < len(chosen)
-            else ""
-        )
+        + (f" {left:,} settings of other sizes and delays are left out." if left else "")
         + _thinned(every, "delay"),
         figure,
     )
@@ -305,7 +329,7 @@ def _recall(chosen: Sequence[Setting]) -> Plot:
             low, high = zip(*band, strict=True)
             ax.fill_between(delays, low, high, color=style["color"], alpha=0.15, lw=0)
             says = [
-                f"{p.name}, delay {d}: {r:.2%} ({lo:.2%} to {hi:.2%})"
+                f"{_short_name(p.name)}, delay {d}: {r:.2%} ({lo:.2%} to {hi:.2%})"
                 for d, r, (lo, hi) in zip(delays, recall, band, strict=True)
             ]
             plot.points(ax, delays, recall, says, **style)
@@ -335,24 +359,29 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
         )
         + (
             " What has none of it stands at 1."
-            if not all(s.profile.parameters and s.profile.state for s in shown)
+            if not all(s.profile.parameters and s.profile.state != 0 for s in shown)
+            else ""
+        )
+        + (
+            " Layers whose state cannot be carried are left out of the panel of states."
+            if any(s.profile.state is None for s in shown)
             else ""
         )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
-    sizes: dict[str, Callable[[Setting], float]] = {
+    sizes: dict[str, Callable[[Setting], float | None]] = {
         "parameters": lambda s: s.profile.parameters,
         "state (numbers)": lambda s: s.profile.state,
         "symbols seen in training": lambda s: s.symbols,
     }
     for ax, (axis, size) in zip(axes, sizes.items(), strict=True):
         for core in cores:
-            mine = [s for s in shown if s.profile.name == core]
-            x = [max(1.0, size(s)) for s in mine]
+            sized = [(s, n) for s in shown if s.profile.name == core and (n := size(s)) is not None]
+            x = [max(1.0, n) for _, n in sized]
             y, low, high, says = [], [], [], []
-            for s in mine:
+            for s, _ in sized:
                 p = s.profile
                 bits = [seed.recalled_bits for seed in p.seeds]
                 middle, ends = (
@@ -363,7 +392,9 @@ def _growth(chosen: Sequence[Setting], name: str) -> Plot:
                 y.append(middle)
                 low.append(float(ends[0]))
                 high.append(float(ends[1]))
-                says.append(f"{s.told}: {name} {middle:.4g} ({ends[0]:.4g} to {ends[1]:.4g})")
+                says.append(
+                    f"{s.description}: {name} {middle:.4g} ({ends[0]:.4g} to {ends[1]:.4g})"
+                )
             style = _style(cores, core)
             # One broken line is one element of the page; as many lines would be as many.
             bars = [
@@ -403,14 +434,14 @@ def _target(chosen: Sequence[Setting]) -> Plot:
                 x.append(max(1e-2, ended if value is None else value))
                 y.append(cores.index(s.profile.name))
                 amount = ended if value is None else value
-                told = f"{amount:,.0f}" if clock == "symbols" else f"{amount:,.2f}"
-                said = f"not in {told}" if value is None else told
-                says.append(f"{s.told}: {said} {clock}{s.reached}")
+                figure_text = f"{amount:,.0f}" if clock == "symbols" else f"{amount:,.2f}"
+                reached_text = f"not in {figure_text}" if value is None else figure_text
+                says.append(f"{s.description}: {reached_text} {clock}{s.reached}")
             face = {} if reached else {"mfc": "none"}
             plot.points(ax, x, y, says, ls="", marker="o", markersize=5, color=COLOURS[0], **face)
         ax.set(xlabel=f"{clock} of training", ylim=(len(cores) - 0.5, -0.5))
         _log(ax.xaxis)
-        ax.set_yticks(range(len(cores)), [_plain(c) for c in cores] if ax is axes[0] else [])
+        ax.set_yticks(range(len(cores)), [_label(c) for c in cores] if ax is axes[0] else [])
     return plot
 
 
@@ -432,7 +463,9 @@ def _lengths(chosen: Sequence[Setting]) -> Plot | None:
         count = min(len(seed.lengths) for seed in seeds)
         x = [seeds[0].lengths[i][0] / seeds[0].lengths[0][0] for i in range(count)]
         y = [statistics.fmean(min(seed.lengths[i][1]) for seed in seeds) for i in range(count)]
-        says = [f"{s.told}: {r:.2%} at {n:g} times the window" for n, r in zip(x, y, strict=True)]
+        says = [
+            f"{s.description}: {r:.2%} at {n:g} times the window" for n, r in zip(x, y, strict=True)
+        ]
         plot.points(ax, x, y, says, **_line(cores, s.profile.name))
     ax.set(xlabel="length (training windows)", ylim=(0, 1.04), ylabel="lowest recall")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -447,18 +480,27 @@ def _cost(chosen: Sequence[Setting]) -> Plot:
         "cost",
         "Cost",
         "Right and low is dear to stream and slow to train. On one thread where a bench made it."
+        + (
+            " Layers whose state cannot be carried have no cost of streaming and are left out."
+            if any(s.profile.microseconds is None for s in shown)
+            else ""
+        )
         + _of(shown, chosen),
         figure,
     )
     cores = _cores(chosen)
     for core in cores:
-        mine = [s.profile for s in shown if s.profile.name == core]
-        says = [
-            f"{p.name}, hidden {p.hidden}: {p.microseconds:.0f} µs a streamed symbol, "
-            f"{p.symbols_per_second:,.0f} symbols a second in training"
-            for p in mine
+        timed = [
+            (s.profile, s.profile.microseconds)
+            for s in shown
+            if s.profile.name == core and s.profile.microseconds is not None
         ]
-        x, y = [p.microseconds for p in mine], [p.symbols_per_second for p in mine]
+        says = [
+            f"{_short_name(p.name)}, hidden {p.hidden}: {microseconds:.0f} µs a streamed symbol, "
+            f"{p.symbols_per_second:,.0f} symbols a second in training"
+            for p, microseconds in timed
+        ]
+        x, y = [us for _, us in timed], [max(1.0, p.symbols_per_second) for p, _ in timed]
         plot.points(ax, x, y, says, **_style(cores, core))
     ax.set(xlabel="µs for one streamed symbol", ylabel="symbols a second in training")
     _log(ax.xaxis, ax.yaxis)
@@ -483,12 +525,12 @@ def _curves(chosen: Sequence[Setting]) -> Plot | None:
     for s in best:
         p, curve = s.profile, s.profile.seeds[0].curve
         curve = curve[(len(curve) - 1) % every :: every]
-        x = [symbols for symbols, _, _ in curve]
+        x = [max(1, symbols) for symbols, _, _ in curve]
         style = _line(cores, p.name) | {"markersize": 3}
-        said = f"{p.name}, hidden {p.hidden}"
-        says = [f"{said}: mean recall {r:.2%} after {n:,} symbols" for n, r, _ in curve]
+        name = f"{_short_name(p.name)}, hidden {p.hidden}"
+        says = [f"{name}: mean recall {r:.2%} after {n:,} symbols" for n, r, _ in curve]
         plot.points(axes[0], x, [r for _, r, _ in curve], says, **style)
-        says = [f"{said}: span {span} after {n:,} symbols" for n, _, span in curve]
+        says = [f"{name}: span {span} after {n:,} symbols" for n, _, span in curve]
         plot.points(axes[1], x, [span for _, _, span in curve], says, **style)
     for ax in axes:
         ax.set_xlabel("symbols seen in training")
@@ -536,9 +578,7 @@ def svg(plot: Plot) -> str:
         plot.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
-    # XML has no place for control characters; a name may hold some.
-    drawn = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", "", out.getvalue().decode())
-    root = ET.fromstring(drawn)
+    root = ET.fromstring(out.getvalue())
     for meta in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(meta)
     by_id = {e.get("id"): e for e in root.iter() if e.get("id")}
@@ -555,9 +595,9 @@ def svg(plot: Plot) -> str:
             e.set(name, value.replace(_INK, "currentColor"))
     for gid, says in plot.says.items():
         uses = list(by_id[gid].iter(f"{{{_SVG}}}use")) if gid in by_id else []
-        for use, said in zip(uses, says, strict=True):
+        for use, text in zip(uses, says, strict=True):
             by_id[gid].set("style", use.attrib.pop("style", ""))
-            ET.SubElement(use, f"{{{_SVG}}}title").text = said
+            ET.SubElement(use, f"{{{_SVG}}}title").text = plain(text)
     root.set("role", "img")
     root.set("aria-label", plot.title)
     root.attrib.pop("height")
@@ -566,6 +606,9 @@ def svg(plot: Plot) -> str:
     root.set("style", f"max-width: {1.35 * width:.0f}px; min-width: {min(900, width):.0f}px")
     return re.sub(r">\s+<", "><", ET.tostring(root, encoding="unicode"))
 
+
+NAMES = ("recall", "span", "bits", "target", "lengths", "cost", "training")
+"""The names of all plots; some are left out where there are no data for them."""
 
 _UNDRAWN = {
     "lengths": "There is no plot beyond the training length: no result has such sequences.",
@@ -576,7 +619,9 @@ _UNDRAWN = {
 def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
     """The whole report: one HTML file that asks nothing of any network."""
     chosen = settings(stored)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable
+    )
     template = environment.from_string(
         resources.files("echospan").joinpath("report.html").read_text(encoding="utf-8")
     )
@@ -588,6 +633,7 @@ def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
         plots=[(plot, svg(plot)) for plot in drawn],
         undrawn=[why for name, why in _UNDRAWN.items() if name not in names],
         rows=[_row(s) for s in chosen],
+        notes=sorted({f"{p.name}: {p.note}" for p in seen if p.note}),
         failed=[s for s in stored if s.profile is None],
         cells=len(stored),
         thresholds=sorted({f"{p.at:.0%}" for p in seen}),
@@ -597,6 +643,16 @@ def page(stored: Sequence[Stored], title: str = "What they remember") -> str:
             {str(p.settings["optimiser"]) for p in seen if "optimiser" in p.settings}
         ),
     )
+
+
+def _printable(value: Any) -> Any:
+    """Return text that can be shown and encoded; what is markup already is left as it is."""
+    markup = isinstance(value, Markup) or not isinstance(value, str)
+    return value if markup else plain(value, _LONGEST_TEXT)
+
+
+_LONGEST_TEXT = 100_000
+"""Characters of a text of the page; a command with the longest alphabet of a bench has room."""
 
 
 def _row(s: Setting) -> dict[str, Any]:
@@ -613,7 +669,7 @@ def _row(s: Setting) -> dict[str, Any]:
             "core": (p.name, p.name),
             "hidden": (p.hidden, f"{p.hidden:,}"),
             "parameters": (p.parameters, f"{p.parameters:,}"),
-            "state": (p.state, f"{p.state:,}"),
+            "state": (-1, "–") if p.state is None else (p.state, f"{p.state:,}"),
             "delays": (p.max_delay, f"0–{p.max_delay}"),
             "budget": (budget, _budget(s.cell)),
             "seeds": (len(p.seeds), str(len(p.seeds))),
@@ -634,6 +690,8 @@ def _row(s: Setting) -> dict[str, Any]:
                 ("–" if seconds is None else f"{seconds:.1f} s") + s.reached,
             ),
             "symbols/s": (p.symbols_per_second, f"{p.symbols_per_second:,.0f}"),
-            "µs": (p.microseconds, f"{p.microseconds:.0f}"),
+            "µs": (-1, "–")
+            if p.microseconds is None
+            else (p.microseconds, f"{p.microseconds:.0f}"),
         },
     }

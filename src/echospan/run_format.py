@@ -66,6 +66,9 @@ def _checksum(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+_CONFIG = {"format", "echospan", "model", "training", "made", "files", "sha256"}
+
+
 def parse_config(data: bytes, path: object, remedy: str) -> Config:
     """Return what `config.json` says.
 
@@ -91,8 +94,7 @@ def parse_config(data: bytes, path: object, remedy: str) -> Config:
     if checksum != config.get("sha256"):
         raise RunError(f"{path} is damaged (its checksum differs)", remedy)
     try:
-        names = ("format", "echospan", "model", "training", "made", "files", "sha256")
-        members(config, names)
+        members(config, _CONFIG)
         string(config["echospan"], "echospan", 100)
         recipe = parse_recipe(config)
         return Config(recipe, _made(config["made"], recipe.training), _files(config["files"]))
@@ -109,16 +111,16 @@ def parse_recipe(config: Mapping[str, Any]) -> Recipe:
 def _settings(config: Mapping[str, Any], part: str) -> dict[str, Any]:
     of = {"model": ModelConfig, "training": TrainingConfig}[part]
     # A setting that is missing was added later, and has its default.
-    return members(config[part], (), [f.name for f in fields(of)])
+    return members(config[part], set(), {f.name for f in fields(of)})
 
 
-_PLACE = ("versions", "threads", "processes", "machine")
+_PLACE = {"versions", "threads", "processes", "machine"}
 
 
 def _made(value: Any, training: TrainingConfig) -> Made | None:
     if value is None:
         return None
-    said = members(value, (*_PLACE, "earlier", "repeatable"))
+    said = members(value, _PLACE | {"earlier", "repeatable"})
     earlier = [parse_part(part) for part in listed(said["earlier"], "made.earlier", 1_000)]
     return Made(
         training=training,
@@ -130,7 +132,7 @@ def _made(value: Any, training: TrainingConfig) -> Made | None:
 
 def parse_part(value: Any) -> Part:
     """Return a stretch of a training; ValueError for what is none."""
-    said = members(value, ("steps", *_PLACE))
+    said = members(value, _PLACE | {"steps"})
     return Part(steps=integer(said["steps"], "steps", 0), **_place(said))
 
 
@@ -197,7 +199,7 @@ def check_evaluation(evaluation: Any, delays: int) -> tuple[float, ...]:
     recalls = []
     for delay, row in enumerate(rows):
         at = f"delays[{delay}]."
-        said = members(row, ("delay", "trials", "correct", *_SHARES, "bits"))
+        said = members(row, {"delay", "trials", "correct", *_SHARES, "bits"})
         integer(said["delay"], at + "delay", delay, delay)
         trials = integer(said["trials"], at + "trials", 0)
         correct = integer(said["correct"], at + "correct", 0, trials)
@@ -215,7 +217,7 @@ def check_evaluation(evaluation: Any, delays: int) -> tuple[float, ...]:
     if evaluation.get("blank_accuracy") is not None:
         number(evaluation["blank_accuracy"], "blank_accuracy", 0, 1)
     if evaluation.get("stream") is not None:
-        stream = members(evaluation["stream"], ("symbols", "errors"))
+        stream = members(evaluation["stream"], {"symbols", "errors"})
         symbols = integer(stream["symbols"], "stream.symbols", 1)
         errors = listed(stream["errors"], "stream.errors", delays)
         if len(errors) != delays:

@@ -68,6 +68,8 @@ class Facts:
     """The learning rate of the last step."""
     polished_from: float
     """The learning rate from which it falls after the target."""
+    polishing: bool
+    """Whether it falls from there by now."""
     seconds: float
     """Seconds of training."""
     clocked: bool
@@ -88,7 +90,7 @@ class Facts:
             facts: As `as_json` returns them.
             recipe: Of the training.
         """
-        said = members(facts, cls.__dataclass_fields__)
+        said = members(facts, cls.__dataclass_fields__.keys())
         steps = recipe.training.steps
         last_step = integer(said["last_step"], "last_step", 0, steps)
         step = integer(said["step"], "step", 0, last_step)
@@ -105,6 +107,7 @@ class Facts:
             to_target=_seconds(said["to_target"], "to_target"),
             rate=number(said["rate"], "rate", 0, 1e30),
             polished_from=number(said["polished_from"], "polished_from", 0, 1e30),
+            polishing=flag(said["polishing"], "polishing"),
             seconds=number(said["seconds"], "seconds", 0, 1e12),
             clocked=flag(said["clocked"], "clocked"),
             parts=tuple(parse_part(part) for part in parts),

@@ -14,7 +14,8 @@ from echospan.json_fields import flag, integer, members, string
 from echospan.model import EchoModel, evaluating
 from echospan.state_layout import StateLayout, state_layout
 from echospan.storage.tensor_file import Spec
-from echospan.validation import kind, shown
+from echospan.text import shown
+from echospan.validation import kind
 from echospan.validation import path as a_path
 
 _ANOTHER = "begin anew with another file"
@@ -188,7 +189,7 @@ class Stream:
 
         def check(facts: dict[str, Any], specs: Mapping[str, Spec]) -> None:
             nonlocal layout
-            members(facts, ("format", "echospan", "model", "empty", "position", "ended"))
+            members(facts, {"format", "echospan", "model", "empty", "position", "ended"})
             if string(facts["model"], "model") != model:
                 raise RunError(f"{name} is of another model", "name the run that it was kept with")
             position = integer(facts["position"], "position", 0)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from echospan.errors import SettingError, option
-from echospan.validation import kind, shown, whole
+from echospan.errors import DeviceError, SettingError, first_line, option
+from echospan.text import shown
+from echospan.validation import kind, whole
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,13 @@ class EchoTask:
     def empty_past(self, rows: int, device: torch.device | str = "cpu") -> Tensor:
         """Return what was read before the first step, `(rows, max_delay)`: blanks."""
         rows = whole("rows", rows)
-        return torch.zeros(rows, self.max_delay, dtype=torch.long, device=device)
+        try:
+            return torch.zeros(rows, self.max_delay, dtype=torch.long, device=device)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise DeviceError(
+                f"no tensor can be made on device {shown(device)} ({first_line(e)})",
+                "name one that PyTorch has here, such as cpu",
+            ) from None
 
     def draw(self, rows: int, time: int, generator: torch.Generator) -> Tensor:
         """Return uniform random symbols `(rows, time)`, int64, on the generator's device."""
@@ -51,6 +58,8 @@ class EchoTask:
         if past is None:
             past = self.empty_past(len(symbols), symbols.device)
         self._check_past(symbols, past)
+        if not symbols.shape[1]:
+            return symbols.new_zeros(len(symbols), 0, self.max_delay + 1)
         read = torch.cat([past, symbols], dim=1)  # (batch, max_delay + time)
         return read.unfold(1, self.max_delay + 1, 1).flip(-1)  # (batch, time, delay)
 

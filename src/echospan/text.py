@@ -36,6 +36,11 @@ def literal(text: object, longest: int = 1_000) -> "Text":
     return Text(plain(text, longest))
 
 
+def percent(share: float) -> str:
+    """Return a share in percent with as many digits as it has: 99%, 99.5%."""
+    return f"{100 * share:.6g}%"
+
+
 def shown(value: object, longest: int = 60) -> str:
     """Return a value for use inside an error message: its `repr`, plain and short.
 
@@ -47,5 +52,5 @@ def shown(value: object, longest: int = 60) -> str:
         return f"a number of {value.bit_length():,} bits"
     try:
         return plain(repr(value), longest)
-    except (ValueError, RecursionError):  # such a number, or nested too deeply, inside of it
+    except Exception:  # such a number inside of it, nested too deeply, or a repr of someone else's
         return f"a {type(value).__name__}"

@@ -3,9 +3,8 @@
 import contextlib
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,19 +13,22 @@ from torch import Tensor, nn
 
 from echospan.checkpoint import Snapshot
 from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.devices import find_device
+from echospan.devices import find_device, standard_modes
 from echospan.errors import DivergenceError, RunError
 from echospan.evaluation import DelayRecall, Evaluation, measure
 from echospan.generators import Borrowed, drawing_from, may_draw
+from echospan.memory import check_training_memory, memory_checked
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
 from echospan.provenance import here
 from echospan.random_streams import Purpose, generator, layer_states, training_generator
 from echospan.recipes import DECIDING, Made, Part, Recipe
+from echospan.signals import interrupted_by
 from echospan.snapshots import Facts, check_snapshot
 from echospan.state_layout import state_layout
 from echospan.tasks import EchoTask
-from echospan.validation import function, kind, moment, shown
+from echospan.text import shown
+from echospan.validation import function, kind, moment
 from echospan.validation import number as a_number
 
 _QUICK, _SURE = 8, 9
@@ -128,37 +130,6 @@ class TrainingResult:
         return self.seconds_to_target is not None
 
 
-@contextlib.contextmanager
-def interrupted_by(*signals: int, patient: bool = False) -> Iterator[list[int]]:
-    """A list that the first of these signals makes true: what is under way is finished first.
-
-    An exception may be raised anywhere, also where Python swallows it. A second signal is one,
-    unless `patient`: torchrun sends its own after that of the terminal. Where a signal is ignored,
-    as under nohup, it stays so; only a main thread hears of any.
-    """
-    stop: list[int] = []
-    heard = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
-    if threading.current_thread() is not threading.main_thread():
-        heard = []
-    before = {number: signal.getsignal(number) for number in heard}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def first(number: int, _: object) -> None:
-        stop.append(number)
-        if not patient:
-            restore()
-
-    for number in heard:
-        signal.signal(number, first)
-    try:
-        yield stop
-    finally:
-        restore()
-
-
 def train(
     recipe: Recipe,
     on_progress: Callable[[Progress], None] | None = None,
@@ -175,13 +146,16 @@ def train(
     `on_progress` is called after each evaluation. `core` takes the place of the one that the
     recipe names. Ctrl-C or SIGTERM ends it and keeps what was reached. `deadline`, of
     `time.perf_counter`, ends it too, what evaluation takes included. `on_snapshot` is called every
-    `snapshot_seconds` and at such a signal with all that decides how it goes on; with `resume` one
-    goes on from there, and ends bit for bit where it would have ended. `group`: the processes that
-    train it together; only the first of them calls `on_progress` and `on_snapshot`.
+    `snapshot_seconds` and at the end, also at such a signal, with all that decides how it goes on;
+    with `resume` one goes on from there, and ends bit for bit where it would have ended. `group`:
+    the processes that train it together; only the first of them calls `on_progress` and
+    `on_snapshot`. Raises SettingError for a training that takes more memory than there is.
     """
     kind("recipe", recipe, Recipe, "a Recipe, such as echospan.RECIPES['fixed']")
     function("on_progress", on_progress, "its progress")
     function("on_snapshot", on_snapshot, "a snapshot")
+    if resume is not None:
+        kind("resume", resume, Snapshot, "the snapshot that on_snapshot was called with")
     deadline = moment("deadline", deadline)
     snapshot_seconds = a_number(
         "snapshot_seconds", snapshot_seconds, -1, math.inf, "use 0 for every step, or more"
@@ -189,8 +163,8 @@ def train(
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True)])
-    # The caller may be under no_grad, which would leave nothing to train.
-    with torch.inference_mode(False), torch.enable_grad():
+    with standard_modes(device), memory_checked():
+        check_training_memory(recipe, core, group.size)
         start = time.perf_counter()
         training = _Training(recipe, core, device, group)
         if resume is not None:
@@ -238,9 +212,11 @@ class _Training:
         self.to_target: float | None = None
         self.rate = self.polished_from = 0.5 * config.learning_rate
         self.a_step = config.batch * recipe.window
-        self.step, self.check_at, self.last_step = 0, 20, config.steps
+        self.budget_steps = config.steps
         if config.symbols:
-            self.last_step = min(self.last_step, math.ceil(config.symbols / self.a_step))
+            self.budget_steps = min(config.steps, math.ceil(config.symbols / self.a_step))
+        self.step, self.check_at, self.last_step = 0, 20, self.budget_steps
+        self.polishing = False
         self.before, self.aside = 0.0, 0.0
         """Seconds of training before this process, and what was no training in it."""
 
@@ -280,7 +256,7 @@ class _Training:
                     self.aside += time.perf_counter() - kept_at
                 if interrupted or left <= 0:
                     break
-                falling = self.to_target is None and left < self.config.fall
+                falling = not self.polishing and left < self.config.fall
                 self.clocked |= falling and clock > steps
                 with drawing:
                     self.learn(left)
@@ -294,7 +270,7 @@ class _Training:
                         on_progress(self.history[-1])
                     self.aside += time.perf_counter() - looking
         seconds = self.before + time.perf_counter() - start - self.aside
-        if on_snapshot and interrupted:
+        if on_snapshot and self.step != kept_step:
             self.keep(on_snapshot, seconds)
         self.model.eval()
         by_clock = self.clocked or self.step < self.last_step or math.isfinite(deadline)
@@ -321,7 +297,7 @@ class _Training:
     def learn(self, left: float) -> None:
         """One step of the optimiser, with `left` of the budget left."""
         config, model, task, generator = self.config, self.model, self.task, self.generator
-        if self.to_target is not None:
+        if self.polishing:
             self.rate = self.polished_from * (self.last_step - self.step) / config.polish
         else:
             # The loss is the clock: one schedule for every size, delay and alphabet.
@@ -377,21 +353,30 @@ class _Training:
         config, model, asked = self.config, self.model, self.recipe.model.asked
         # Where many delays are asked, looking costs more than learning: look less often.
         rest = 40 if model.max_delay <= 32 else 8
-        self.check_at = self.step + max(10 if self.to_target is None else 200, self.step // rest)
-        # A glance decides whether a look worth an interval is due.
+        self.check_at = self.step + max(200 if self.polishing else 10, self.step // rest)
+        # A short evaluation decides whether one that is worth an interval is due.
         seen = measure(model, generator(Purpose.STOPPING, config.seed, _QUICK), trials=2_000)
         worst = min(seen.delays[d].recall for d in asked)
+        blanks = 1.0 if seen.blank_accuracy is None else seen.blank_accuracy
+        undecided = self.to_target is None and worst >= config.target
+        # Recall alone begins the polish; without one, only recall and blanks decide anything.
+        undecided &= blanks >= config.target or (config.polish > 0 and not self.polishing)
         now = time.perf_counter()
         # Within a deadline no look may cut short the end of training, where the rate falls.
         affordable = 8 * 25 * (now - looking) < deadline - now
-        if self.to_target is None and worst >= config.target and affordable:
+        if undecided and affordable:
             seen = measure(model, generator(Purpose.STOPPING, config.seed, _SURE), trials=DECIDING)
-        if self.to_target is None and seen.reached(asked, config.target):
-            self.to_target = seconds
+        if not self.polishing and seen.recalled(asked, config.target):
+            self.polishing = True
             # A rate that has begun to fall falls on: a jump up undoes what was reached.
             if config.fall:
                 self.polished_from = min(self.polished_from, self.rate)
             self.last_step = min(self.last_step, self.step + config.polish)
+        if self.to_target is None and seen.reached(asked, config.target):
+            self.to_target = seconds
+        if self.polishing and self.to_target is None and self.step >= self.last_step:
+            # Blanks are rarer than symbols and may come later: go on, within the budget.
+            self.polishing, self.last_step = False, self.budget_steps
         used = max(seconds / config.seconds, self.step / self.last_step)
         reached = self.to_target is not None
         progress = Progress(self.step, seconds, self.loss, seen, reached, used)
@@ -510,7 +495,7 @@ class _Training:
 
 _FACTS = (
     *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
-    "polished_from",
+    *("polished_from", "polishing"),
 )
 """The numbers of a training that are no tensors, and decide how it goes on."""
 

@@ -14,20 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from echospan.errors import SettingError, option
+from echospan.text import shown
 
 LARGEST = 2**63 - 1
 """The largest whole number of a setting: what an int64 tensor and a column of SQLite hold."""
-
-
-def shown(value: object, longest: int = 60) -> str:
-    """Return the `repr` of a value, in one line and short, for a message."""
-    if isinstance(value, int) and value.bit_length() > 4 * longest:
-        return f"a number of {value.bit_length()} bits"  # Python refuses to print the longest ones
-    try:
-        line = " ".join(repr(value).split())
-    except Exception:  # the repr of an object of someone else's
-        line = f"a {type(value).__name__}"
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def not_allowed(name: str, value: object, remedy: str) -> SettingError:
@@ -54,6 +44,11 @@ def whole(name: str, value: Any, least: int = 0, most: int = LARGEST) -> int:
     open_end = most == LARGEST and given < least
     allowed = f"of {least} or more" if open_end else f"from {least} to {most}"
     raise not_allowed(name, value, f"use a whole number {allowed}")
+
+
+def sizes(input_size: Any, hidden_size: Any) -> tuple[int, int]:
+    """Return the widths of a core's input and output, each 1 or more."""
+    return whole("input_size", input_size, 1), whole("hidden_size", hidden_size, 1)
 
 
 def number(name: str, value: Any, low: float, high: float, remedy: str) -> float:
@@ -104,9 +99,12 @@ def text(name: str, value: Any, such_as: str) -> str:
 
 def several(name: str, value: Any, what: str) -> list[Any]:
     """Return the items of a list, or of anything like one; `what` says what they are."""
-    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+    try:
+        items = None if isinstance(value, str | bytes | dict) else list(value)
+    except TypeError:
+        items = None
+    if items is None:
         raise not_allowed(name, value, f"give a list of {what}")
-    items = list(value)
     if not items:
         raise SettingError(f"{option(name)} is empty", f"give one or more {what}")
     return items
@@ -117,6 +115,14 @@ def path(name: str, value: Any) -> Path:
     named = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(named, str) or not named or "\0" in named:
         raise not_allowed(name, value, "give a path")
+    try:
+        os.lstat(named)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # it need not be there
+    except ValueError:  # half of a character that takes two
+        raise not_allowed(name, value, "give a path") from None
+    except OSError as e:  # too long a name, a loop of links
+        raise not_allowed(name, value, f"give another path ({e.strerror})") from None
     return Path(named)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import tyro
 
+from echospan import __version__, signals
 from echospan.cli import benches, exports, layers, pages, runs
 from echospan.cli.parsing import parse
 from echospan.errors import AlphabetError, DivergenceError, EchospanError, SettingError, nearest
@@ -44,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     args = sys.argv[1:] if argv is None else list(argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
+    signals.raise_once_a_press()
     try:
         name, settings = _parse(args)
         sys.exit(COMMANDS[name][2](settings))
@@ -70,6 +72,9 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     if name in COMMANDS:
         settings, shape, _ = COMMANDS[name]
         return name, parse(settings, args[1:], f"echospan {name}", shape)
+    if name == "--version":
+        print(f"echospan {__version__}")
+        sys.exit(0)
     if args and name not in ("-h", "--help"):
         raise SettingError(
             f"there is no command {name!r}",
@@ -78,7 +83,8 @@ def _parse(args: list[str]) -> tuple[str, Any]:
     print(
         f"usage: echospan {{{','.join(COMMANDS)}}} …\n\n"
         + "".join(f"  {n + ' ' + shape:28}{c.__doc__}\n" for n, (c, shape, _) in COMMANDS.items())
-        + "\nechospan COMMAND --help lists the settings of a command.",
+        + "\nechospan COMMAND --help lists the settings of a command; echospan --version says "
+        "which one this is.",
         file=sys.stdout if args else sys.stderr,
     )
     sys.exit(0 if args else 2)

@@ -3,13 +3,16 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import functools
 import io
 import json
+import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,12 +20,13 @@ import tyro
 
 from echospan.cli.flags import Whole
 from echospan.cli.places import free
-from echospan.errors import SettingError, nearest
+from echospan.errors import SettingError, nearest, option
+from echospan.text import literal, plain, shown
 
 if TYPE_CHECKING:
     from echospan.benching import CellResult, Moment
     from echospan.grids import Cell
-    from echospan.store import Store
+    from echospan.store import Store, Stored
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class Bench:
     batch: int | None = None
     """Sequences a training step; 32 where left out."""
     alphabet: str | None = None
-    """letters, letters-digits, bits, or any string of distinct characters."""
+    """letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float | None = None
     """The recall that a span asks for; 0.99 where left out."""
     features: int | None = None
@@ -124,7 +128,7 @@ _FLAGS = (
 
 
 def _cells(command: Bench) -> list["Cell"]:
-    from echospan.grids import Grid, changed, read, shipped
+    from echospan.grids import Grid, cells_of, changed, read, shipped
 
     flags = {n: getattr(command, n) for n in _FLAGS if getattr(command, n) is not None}
     if not command.grids:
@@ -139,56 +143,74 @@ def _cells(command: Bench) -> list["Cell"]:
         for name in command.grids:
             path = there.get(name, Path(name))
             try:
-                known = path.is_file()
-            except OSError:  # a name that no file can have
+                known = path.exists()
+            except (OSError, ValueError):  # a name that no file can have
                 known = False
             if not known:
                 raise SettingError(
-                    f"there is no grid {name!r}",
-                    nearest(name, there) + f"name {', '.join(there)}, or a file in TOML",
+                    f"there is no grid {shown(name)}",
+                    nearest(name[:100], there) + f"name {', '.join(there)}, or a file in TOML",
                 )
             grids += [changed(grid, flags) for grid in read(path)]
     with contextlib.redirect_stdout(sys.stderr):  # what a layer's module prints is no answer
-        return list(dict.fromkeys(cell for grid in grids for cell in grid.cells()))
+        return cells_of(grids)
 
 
 def bench(command: Bench) -> int:
-    """Exit 0: every cell has a profile; 1: some failed."""
+    """Run the cells that have no result, and show all results of the grid.
+
+    Returns 0 if every cell has a profile, 1 if some failed, 128 and the number of a signal that
+    ended it. A reader of standard output that leaves ends the printing and not the bench.
+    """
     from echospan.engines import look
     from echospan.store import Store
 
     if command.workers is not None and command.workers < 1:
-        raise SettingError(f"--workers is {command.workers}", "use 1 or more")
+        raise SettingError(f"{option('workers')} is {command.workers}", "use 1 or more")
     if command.address is not None and command.engine == "loky":
         raise SettingError(
-            f"--address is {command.address}, and loky runs on this machine alone",
-            "use --engine dask or --engine ray with it",
+            f"{option('address')} is {plain(command.address)}, and loky runs on this machine alone",
+            f"use {option('engine', 'dask')} or {option('engine', 'ray')} with it",
         )
     look(command.engine)  # before a file is made
     cells = _cells(command)
     with Store(command.store) as store:
         left = store.missing(cells, again=command.retry_failed)
-        told = _Told(cells, len(left), command, store)
+        progress = _Progress(cells, len(left), command, store)
         if command.json:
-            told.print_stored(told.keys - {c.key for c in left})
-        stopped = _run(command, store, left, told) if left else 0
-        rows = [r for r in store.rows() if r["key"] in told.keys]
+            progress.print_stored(progress.keys - {c.key for c in left})
+        stopped = _run(command, store, left, progress) if left else 0
+        stored = store.verify(cells)
         if not command.json:
-            _show(rows, each=False)
-        failed = told.sum_up(rows, stopped)
+            progress.print_out(lambda: _show(stored, each=False))
+        failed = progress.sum_up(stored, stopped)
+    if progress.unwritten is not None:
+        raise SettingError(
+            f"standard output could not be written ({progress.unwritten.strerror})",
+            f"the results are in {command.store}: the same command prints them",
+        )
     return 128 + stopped if stopped else 1 if failed else 0
 
 
-def _run(command: Bench, store: "Store", left: list["Cell"], told: "_Told") -> int:
+def _run(command: Bench, store: "Store", left: list["Cell"], progress: "_Progress") -> int:
     """Run what is left until all of it has ended, here or in another bench; a signal's number."""
     from echospan.benching import bench as run
-    from echospan.training import interrupted_by
+    from echospan.signals import interrupted_by
 
     with (
         interrupted_by(signal.SIGINT, signal.SIGTERM) as stop,
-        store.alive(),
-        told.watching() as (on_progress, on_result),
+        store.session(),
+        progress.watching() as (on_progress, on_result),
     ):
+        checked = waiting = time.monotonic()
+
+        def stopped() -> bool:
+            nonlocal checked
+            if time.monotonic() - checked >= _CHECK:
+                store.check()
+                checked = time.monotonic()
+            return bool(stop)
+
         while left and not stop:
             for result in run(
                 left,
@@ -196,23 +218,34 @@ def _run(command: Bench, store: "Store", left: list["Cell"], told: "_Told") -> i
                 workers=command.workers,
                 address=command.address,
                 mine=functools.partial(store.claim, again=command.retry_failed),
-                stop=lambda: bool(stop),
+                stop=stopped,
                 on_progress=on_progress,
             ):
                 store.add(result)
                 on_result(result)
+                waiting = time.monotonic()
             # What another bench has claimed is waited for: it may yet fail to end it.
             before, left = left, store.missing(left)
             if command.json:
                 ended = {c.key for c in before} - {c.key for c in left}
-                told.print_stored(ended - told.printed)
-            if left and not stop:
+                progress.print_stored(ended - progress.printed)
+            if left and not stopped():
+                if time.monotonic() >= waiting:
+                    progress.print_waiting(len(left))
+                    waiting = time.monotonic() + _WAITING
                 time.sleep(0.5)
     return stop[0] if stop else 0
 
 
-class _Told:
-    """What a person, a pipe or a program hears of a bench."""
+_CHECK = 1.0
+"""Seconds after which a bench looks whether its file is still there."""
+
+_WAITING = 60.0
+"""Seconds after which a bench says again that it waits for cells of another one."""
+
+
+class _Progress:
+    """What a bench prints on the way, and at its end."""
 
     def __init__(self, cells: list["Cell"], left: int, command: Bench, store: "Store") -> None:
         self.keys = {cell.key for cell in cells}
@@ -221,47 +254,85 @@ class _Told:
         self.began, self.ended, self.failed = time.perf_counter(), 0, 0
         self.running: dict[str, Moment] = {}
         self.printed: set[str] = set()
+        self.reader_left = False
+        self.unwritten: OSError | None = None
+        """Why standard output could not be written, other than that its reader has left."""
+
+    def print_out(self, write: Callable[[], None]) -> None:
+        """Print to standard output, as long as that can be written."""
+        if self.reader_left or self.unwritten is not None:
+            return
+        try:
+            if sys.stdout is None:  # it was closed when the program began
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            write()
+            sys.stdout.flush()
+        except OSError as e:
+            # What is buffered goes nowhere, also at the end of the program.
+            with contextlib.suppress(OSError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(e, BrokenPipeError):
+                self.reader_left = True
+                self.print_line("nobody reads standard output any more: the bench goes on")
+            else:
+                self.unwritten = e
+
+    def print_line(self, line: str) -> None:
+        """Print a message to standard error; one that cannot be written ends no bench."""
+        if sys.stderr is not None:
+            with contextlib.suppress(OSError):
+                print(plain(line), file=sys.stderr, flush=True)
 
     def print_stored(self, keys: set[str]) -> None:
         from echospan.store import as_json
 
         self.printed |= keys
-        for stored in self.store.stored(keys):
-            print(as_json(stored), flush=True)
+        if not self.reader_left:
+            for stored in self.store.stored(keys):
+                self.print_out(functools.partial(print, as_json(stored)))
+
+    def print_waiting(self, left: int) -> None:
+        self.print_line(f"waiting for {left} cells that another bench has claimed")
 
     def state(self) -> str:
         done = self.before + self.ended
-        said = f"{done} of {self.total} cells"
+        line = f"{done} of {self.total} cells"
         if self.failed:
-            said += f", {self.failed} failed"
+            line += f", {self.failed} failed"
         if self.ended and done < self.total:
             # Those that run are half done, more or less.
             share = self.ended + len(self.running) / 2
             rest = (self.total - self.before - share) / share
             minutes, seconds = divmod(int(rest * (time.perf_counter() - self.began)), 60)
-            said += f", about {f'{minutes} min ' if minutes else ''}{seconds} s to go"
-        return said
+            line += f", about {f'{minutes} min ' if minutes else ''}{seconds} s to go"
+        return line
 
-    def sum_up(self, rows: list[dict[str, Any]], stopped: int) -> int:
-        """Say how it ended; the number of cells that failed."""
+    def sum_up(self, stored: list["Stored"], stopped: int) -> int:
+        """Print how it ended; return the number of cells that failed."""
         seconds = time.perf_counter() - self.began
-        failed: int = sum(r["status"] == "failed" for r in rows)
-        said = (
-            f"{len(rows)} of {self.total} cells"
+        failed = sum(s.profile is None for s in stored)
+        line = (
+            f"{len(stored)} of {self.total} cells"
             + (f", {failed} failed" if failed else "")
             + f", {self.ended} of them run in {seconds:.1f} s: {self.command.store}"
         )
-        print(said + ("; the same command goes on" if stopped else ""), file=sys.stderr)
+        self.print_line(line + ("; the same command goes on" if stopped else ""))
         return failed
 
-    def heard(self, moment: "Moment") -> None:
-        self.running[moment.cell.key] = moment
-        if moment.lost:
-            del self.running[moment.cell.key]
+    def update(self, moment: "Moment") -> str | None:
+        """Take the progress of a cell; return a line for it if its worker was lost."""
+        if not moment.lost:
+            self.running[moment.cell.key] = moment
+            return None
+        self.running.pop(moment.cell.key, None)
+        return f"{moment.cell.name}: begun again, {moment.lost}"
 
-    def over(self, result: "CellResult") -> str:
+    def finish(self, result: "CellResult") -> str:
+        """Take the result of a cell, print it if JSON is asked for; return a line for it."""
         self.running.pop(result.cell.key, None)
         self.ended += 1
+        if self.command.json:
+            self.print_stored({result.cell.key})
         if result.profile is None:
             self.failed += 1
             return f"{result.cell.name}: failed, {result.error}"
@@ -276,23 +347,14 @@ class _Told:
         from rich.live import Live
 
         console = Console(stderr=True)
-
-        def finish(result: "CellResult") -> str:
-            said = self.over(result)
-            if self.command.json:
-                self.print_stored({result.cell.key})
-            return said
-
         if not console.is_terminal:
 
             def line(moment: "Moment") -> None:
-                self.heard(moment)
-                if moment.lost:
-                    print(f"{moment.cell.name}: begun again, {moment.lost}", file=sys.stderr)
+                if lost := self.update(moment):
+                    self.print_line(lost)
 
             def end(result: "CellResult") -> None:
-                said = finish(result)
-                print(f"{said} ({self.state()})", file=sys.stderr, flush=True)
+                self.print_line(f"{self.finish(result)} ({self.state()})")
 
             yield line, end
             return
@@ -301,18 +363,14 @@ class _Told:
             get_renderable=self.table, console=console, refresh_per_second=4, redirect_stdout=False
         ) as live:
 
-            def say(text: str) -> None:
-                live.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
             def draw(moment: "Moment") -> None:
-                self.heard(moment)
-                if moment.lost:
-                    say(f"{moment.cell.name}: begun again, {moment.lost}")
+                if lost := self.update(moment):
+                    live.console.print(literal(lost), soft_wrap=True)
 
             def add(result: "CellResult") -> None:
-                said = finish(result)
+                line = self.finish(result)
                 if result.profile is None:
-                    say(said)
+                    live.console.print(literal(line), soft_wrap=True)
 
             yield draw, add
 
@@ -326,7 +384,7 @@ class _Told:
             table.add_column(heading, justify="left" if heading in ("running", "") else "right")
         for moment in list(self.running.values()):
             table.add_row(
-                moment.cell.name + (f", try {moment.tries}" if moment.tries > 1 else ""),
+                literal(moment.cell.name + (f", try {moment.tries}" if moment.tries > 1 else "")),
                 ProgressBar(total=1.0, completed=moment.used, width=20),
                 f"{moment.recall:.1%}",
                 str(moment.span) if moment.span >= 0 else "–",
@@ -339,35 +397,39 @@ def results(command: Results) -> int:
     from echospan.checkpoint import write_whole
     from echospan.store import COLUMNS, Store, as_json, differences
 
+    _distinct(command.store, [(option("csv"), command.csv), (option("jsonl"), command.jsonl)])
     for path in (command.csv, command.jsonl):
         if path is not None:
-            _beside(command.store, path)
             free(path, command.overwrite)
     with Store(command.store, write=False) as store:
-        rows = _chosen(store.rows(), command)
-        compared = differences(rows, *command.compare) if command.compare else []
-        if command.jsonl is not None:
-            lines = (as_json(s) + "\n" for s in store.stored([r["key"] for r in rows]))
-            write_whole(command.jsonl, "".join(lines).encode())
+        stored = _chosen(store.stored(), command)
+    rows = [s.row for s in stored]
+    compared = differences(rows, *command.compare) if command.compare else []
+    files: dict[Path, str] = {}
+    if command.jsonl is not None:
+        files[command.jsonl] = "".join(as_json(s) + "\n" for s in stored)
     if command.csv is not None:
         out = io.StringIO()
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        write_whole(command.csv, out.getvalue().encode())
+        writer.writerows({name: _spreadsheet(v) for name, v in row.items()} for row in rows)
+        files[command.csv] = out.getvalue()
+    for path, text in files.items():
+        write_whole(path, text.encode())
     if command.compare is not None:
         if command.json:
             print(json.dumps({"differences": compared}))
         else:
             for d in compared:
                 print(
-                    f"{d['of']}: {command.compare[0]} {d['mean']:+.2f} beside {command.compare[1]}"
-                    f" ({_interval(d)}{d['pairs']} pairs, {d['more']} more, {d['less']} less)"
+                    f"{d['of']}: {plain(command.compare[0])} {d['mean']:+.2f} beside "
+                    f"{plain(command.compare[1])} "
+                    f"({_interval(d)}{d['pairs']} pairs, {d['more']} more, {d['less']} less)"
                 )
     elif command.json:
         print(json.dumps({"store": str(command.store), "results": rows}))
     else:
-        _show(rows, each=command.each)
+        _show(stored, each=command.each)
     return 0
 
 
@@ -375,95 +437,135 @@ def _interval(d: dict[str, Any]) -> str:
     return "" if d["low"] is None else f"95 % {d['low']:+.2f} to {d['high']:+.2f}; "
 
 
-def _beside(store: Path, path: Path) -> None:
-    """Refuse to write over what is read."""
-    if store.exists() and path.exists() and path.samefile(store):
-        raise SettingError(f"{path} is the file of results itself", "name another")
+_FORMULA = re.compile(r"(^|[;|])(\s*[=+\-@＝＋－＠])")
+"""The beginning of a formula in a cell, also where a program splits cells at semicolons."""
 
 
-def _chosen(rows: list[dict[str, Any]], command: Results) -> list[dict[str, Any]]:
-    wanted = {
-        "core": command.cores,
-        "hidden": command.hidden,
-        "max_delay": command.max_delay,
-        "seed": command.seeds,
-        "status": command.status and (command.status,),
-    }
-    return [r for r in rows if all(v is None or r[n] in v for n, v in wanted.items())]
+def _spreadsheet(value: Any) -> Any:
+    """Return a value for CSV; text becomes text to a spreadsheet too, which runs formulas."""
+    return _FORMULA.sub(r"\1'\2", plain(value, 20_000)) if isinstance(value, str) else value
 
 
-def _show(rows: list[dict[str, Any]], *, each: bool) -> None:
+def _distinct(store: Path, outputs: Iterable[tuple[str, Path | None]]) -> None:
+    """Refuse outputs that would replace the file of results, what SQLite has beside it, or each
+    other, by whatever path or link.
+
+    Args:
+        store: The file of results.
+        outputs: What is written: its name in a message, and its path, None where left out.
+    """
+    beside = [store.with_name(store.name + end) for end in ("-journal", "-wal", "-shm")]
+    written: list[tuple[str, Path]] = []
+    for name, path in outputs:
+        if path is None:
+            continue
+        if any(_same(path, other) for other in (store, *beside)):
+            raise SettingError(f"{path} is the file of results itself", "name another")
+        for other_name, other in written:
+            if _same(path, other):
+                raise SettingError(
+                    f"{other_name} and {name} are one file, {path}",
+                    "give each output a file of its own",
+                )
+        written.append((name, path))
+
+
+def _same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        if one.samefile(other):
+            return True
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _chosen(stored: list["Stored"], command: Results) -> list["Stored"]:
+    return [
+        s
+        for s in stored
+        if (command.cores is None or s.cell.core in command.cores)
+        and (command.hidden is None or s.hidden in command.hidden)
+        and (command.max_delay is None or s.cell.max_delay in command.max_delay)
+        and (command.seeds is None or s.cell.seed in command.seeds)
+        and (command.status is None or s.status == command.status)
+    ]
+
+
+def _show(stored: list["Stored"], *, each: bool) -> None:
+    """Print a table of profiles, a line for all seeds of a setting or for each; then failures."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from echospan.store import combined
+    from echospan.store import by_setting
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     headings = ("core", "hidden", "params", "state", "delays", "seeds", "span", "bits", "µs", "")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("core", "") else "right")
-    done = [r for r in rows if r["status"] == "done"]
-    for group in [[r] for r in done] if each else combined(done):
-        first = group[0]
-        spans = sorted(r["span"] for r in group)
-        low, high = min(spans), max(r["span_at_most"] for r in group)
-        span = spans[(len(spans) - 1) // 2]
-        bits = sum(r["bits"] for r in group) / len(group)
-        table.add_row(
-            first["core"],
-            str(first["hidden"]),
-            f"{first['parameters']:,}",
-            f"{first['state']:,}",
-            f"0–{first['max_delay']}",
-            str(first["seed"]) if each else str(len(group)),
-            f"{span}" + (f" ({low}–{high})" if (low, high) != (span, span) else ""),
-            f"{bits:.1f}",
-            f"{sorted(r['microseconds'] for r in group)[(len(group) - 1) // 2]:.0f}",
-            "rising" if any(r["rising"] for r in group) else "",
-        )
+    groups = [[s] for s in stored] if each else [stored]
+    profiles = [profile for group in groups for _, profile in by_setting(group)]
+    for profile in profiles:
+        row = profile.row() | {
+            "hidden": str(profile.hidden),
+            "delays": f"0–{profile.max_delay}",
+            "seeds": str(profile.seeds[0].seed if each else len(profile.seeds)),
+        }
+        table.add_row(*(literal(row[heading]) for heading in headings))
     console = Console()
-    if done:
+    if profiles:
         console.print(table)
-    for r in rows:
-        if r["status"] == "failed":
-            size = "" if r["hidden"] is None else f" {r['hidden']}"
-            console.print(
-                f"{r['core']}{size}, delays 0 to {r['max_delay']}, seed {r['seed']}: failed, "
-                f"{r['error']}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+    if any(profile.state is None for profile in profiles):
+        console.print(
+            "–: no state can be carried, and past inputs are read again at each step, at a cost "
+            "that is not counted"
+        )
+    for s in stored:
+        if s.profile is None:
+            size = "" if s.hidden is None else f" {s.hidden}"
+            line = (
+                f"{s.cell.core}{size}, delays 0 to {s.cell.max_delay}, seed {s.cell.seed}: failed, "
+                f"{s.error}"
             )
+            console.print(literal(line), soft_wrap=True)
+
+
+_KINDS = ("svg", "png")
+"""The kinds of files that figures are written as."""
 
 
 def report(command: Report) -> int:
     """Exit 0 once all files are written."""
     from echospan.checkpoint import write_whole
     from echospan.plots import picture
-    from echospan.report import figures, page
+    from echospan.report import NAMES, figures, page
     from echospan.store import Store
 
-    _beside(command.store, command.out)
+    folder = command.figures
+    pictures = [] if folder is None else [folder / f"{n}.{k}" for n in NAMES for k in _KINDS]
+    _distinct(
+        command.store,
+        [("the page", command.out), *((f"the figure {path.name}", path) for path in pictures)],
+    )
     free(command.out, command.overwrite)
-    if command.figures is not None and command.figures.exists() and not command.figures.is_dir():
-        raise SettingError(f"{command.figures} is no folder", "name another with --figures")
+    if folder is not None and folder.exists():
+        if not folder.is_dir():
+            raise SettingError(f"{folder} is no folder", f"name another with {option('figures')}")
+        for path in pictures:
+            free(path, command.overwrite)
     with Store(command.store, write=False) as store:
-        stored = list(store.stored())
+        stored = store.stored()
     if not stored:
         raise SettingError(f"{command.store} holds no results", "run echospan bench first")
-    if command.figures is not None:
-        drawn = figures(stored)
-        command.figures.mkdir(parents=True, exist_ok=True)
-        paths = {
-            command.figures / f"{name}.{kind}": (figure, kind)
-            for name, figure in drawn.items()
-            for kind in ("svg", "png")
-        }
-        for path in paths:
-            free(path, command.overwrite)
-        for path, (figure, kind) in paths.items():
-            write_whole(path, picture(figure, kind))
-    write_whole(command.out, page(stored, command.title).encode())
-    print(f"{command.out}: {len(stored)} results", file=sys.stderr)
+    files = {command.out: page(stored, command.title).encode()}
+    if folder is not None:
+        for name, figure in figures(stored).items():
+            files |= {folder / f"{name}.{kind}": picture(figure, kind) for kind in _KINDS}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise SettingError(
+                f"{folder} cannot be made ({e.strerror})", f"name another with {option('figures')}"
+            ) from None
+    for path, data in files.items():
+        write_whole(path, data)
+    print(plain(f"{command.out}: {len(stored)} results"), file=sys.stderr)
     return 0

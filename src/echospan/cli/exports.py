@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from echospan.cli.places import free, there
+from echospan.cli.places import apart, free, one_folder, printable
 from echospan.errors import ExportError
 
 
@@ -20,8 +20,10 @@ class Export:
     html: the page of `echospan serve` as one file that needs no server, the model inside.
     """
 
-    run: tyro.conf.Positional[Path]
-    """The run folder."""
+    run: tyro.conf.Positional[Path | None] = None
+    """The run folder; left out where --model names a model that is shipped."""
+    model: str | None = None
+    """One that is shipped, instead of a run folder: fixed, variable or bits."""
     format: Literal["onnx", "html"] = "onnx"
     """What is written."""
     out: Annotated[Path, tyro.conf.arg(aliases=("-o",))]
@@ -34,35 +36,38 @@ class Export:
 
 def export(command: Export) -> int:
     """Exit 0: it is written; 1: what was made did not answer as its model, and nothing is."""
-    return _onnx(command) if command.format == "onnx" else _html(command)
+    name, folder = one_folder(command.run, command.model)
+    apart("--out", command.out, folder)
+    if command.format == "onnx":
+        return _onnx(command, folder)
+    return _html(command, name, folder)
 
 
-def _html(command: Export) -> int:
+def _html(command: Export, name: str, folder: Path) -> int:
     from echospan.checkpoint import load_run, write_whole
     from echospan.export import pack
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    name = command.run.resolve().name
-    run = load_run(there(command.run))
+    run = load_run(folder)
     page = single_file(pack(run.model, name, run.recall)).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))
     else:
-        print(f"{command.out}: {len(page) / 1000:.0f} kB; open it in a browser")
+        print(f"{printable(command.out)}: {len(page) / 1000:.0f} kB; open it in a browser")
     return 0
 
 
-def _onnx(command: Export) -> int:
+def _onnx(command: Export, folder: Path) -> int:
     from echospan.checkpoint import load
     from echospan.export import check_export, export_onnx
 
     check_export(command.out, command.overwrite)
     try:
-        parity = export_onnx(load(there(command.run)), command.out, overwrite=command.overwrite)
+        parity = export_onnx(load(folder), command.out, overwrite=command.overwrite)
     except ExportError as e:
-        print(f"echospan: {e}", file=sys.stderr)
+        print(f"echospan: {e.command_line()}", file=sys.stderr)
         return 1
     if command.json:
         print(json.dumps({"out": str(command.out), "parity": dataclasses.asdict(parity)}))

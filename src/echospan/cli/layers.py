@@ -33,7 +33,8 @@ class Profile:
     symbols: Whole | None = None
     """Symbols of training instead of seconds: the same work, and figures, everywhere."""
     hidden: int | None = None
-    """Units of each layer, where it lets itself be told; 128, and for delay_line what is asked."""
+    """Width of each layer; the layer's own default where left out, or 128 (delay_line: what is
+    asked)."""
     parameters: int | None = None
     """Numbers trained in each layer, within 2 %, instead of --hidden: a fair race."""
     state: int | None = None
@@ -45,7 +46,7 @@ class Profile:
     learning_rates: tuple[float, ...] | None = None
     """Adam's rates to try a short while each; the best goes on with the rest of the budget."""
     alphabet: str = NAMED["letters"]
-    """Its symbols: letters, letters-digits, bits, or any string of distinct characters."""
+    """Its symbols: letters, digits, letters-digits, bits, or any string of distinct characters."""
     at: float = 0.99
     """The recall that a span asks for."""
     out: Path = Path("profile.svg")
@@ -94,7 +95,10 @@ def _named_layers(layers: tuple[str, ...]) -> dict[str, Any]:
 
 
 def profile(command: Profile) -> int:
-    """Exit 0: every layer has a profile; 2: one was refused or diverged."""
+    """Exit 0: every layer has a profile; 2: one was refused, failed or diverged.
+
+    What has been measured is printed and written in either case.
+    """
     layers = _named_layers(command.layers)
     if command.parameters is not None and command.state is not None:
         raise SettingError(
@@ -107,26 +111,24 @@ def profile(command: Profile) -> int:
         free(path, command.overwrite)
 
     from echospan.checkpoint import write_whole
-    from echospan.errors import DivergenceError
     from echospan.plots import picture, profile_plot
 
     profiles: list[Any] = []
     failed: list[EchospanError] = []
     interrupted = False
     try:
-        with (
-            contextlib.redirect_stdout(sys.stderr),
-            _watching_layers([*layers], command) as on_progress,
-        ):
-            # All are looked at before the first is trained: a refusal comes at once.
+        with contextlib.redirect_stdout(sys.stderr):
+            # All are tried before the first is trained: a refusal comes at once.
             measures = [_measurer(name, layer, command) for name, layer in layers.items()]
-            for measure in measures:
-                try:
-                    profiles.append(measure(on_progress=on_progress))
-                except EchospanError as e:
-                    if not profiles and not isinstance(e, DivergenceError):
-                        raise
-                    failed.append(e)  # what was measured before it is kept
+            widths = {name: width for name, (width, _) in zip(layers, measures, strict=True)}
+            with _watching_layers(widths, command) as watch:
+                for _, measure in measures:
+                    try:
+                        profiles.append(measure(on_progress=watch))
+                    except EchospanError as e:
+                        if not profiles and isinstance(e, SettingError):
+                            raise  # what was asked of all of them
+                        failed.append(e)  # the others are measured all the same
     except KeyboardInterrupt:
         interrupted = True
     if profiles:
@@ -137,15 +139,24 @@ def profile(command: Profile) -> int:
             print(json.dumps({"profiles": json.loads(told), "figure": str(command.out)}))
         else:
             _show_profiles(profiles, command)
-    for error in failed:
-        print(f"echospan: {error}", file=sys.stderr)
-    return 130 if interrupted else 2 if failed else 0
+    return 130 if interrupted else _said_of(failed, bool(profiles))
 
 
-def _measurer(name: str, layer: Any, command: Profile) -> Callable[..., Any]:
-    """What profiles a layer, once its size is found and its promises are looked at."""
+def _said_of(failed: list[EchospanError], others: bool) -> int:
+    """Print what failed, and return the exit code; the last error is raised where all failed."""
+    last = [] if others else failed[-1:]
+    for error in failed[: len(failed) - len(last)]:
+        print(f"echospan: {error.command_line()}", file=sys.stderr)
+    for refused in last:
+        raise refused
+    return 2 if failed else 0
+
+
+def _measurer(name: str, layer: Any, command: Profile) -> tuple[int, Callable[..., Any]]:
+    """The width of a layer, and what profiles it, once it is known to be sound."""
     from echospan.alphabet import alphabet
-    from echospan.layers import fit_hidden, trusted
+    from echospan.devices import standard_modes
+    from echospan.layers import default_hidden, fit_hidden, trusted
     from echospan.profiling import profile as measured
 
     hidden = command.hidden
@@ -158,8 +169,11 @@ def _measurer(name: str, layer: Any, command: Profile) -> Callable[..., Any]:
             features=command.features,
             alphabet=command.alphabet,
         )
-    trusted(layer, len(alphabet(command.alphabet)) + 1, hidden or 128, command.features, 0)
-    return functools.partial(
+    symbols = len(alphabet(command.alphabet)) + 1
+    width = default_hidden(layer, symbols, command.max_delay) if hidden is None else hidden
+    with standard_modes():
+        core = trusted(layer, symbols, width, command.features, 0)
+    return core.hidden_size, functools.partial(
         measured,
         layer,
         command.max_delay,
@@ -204,8 +218,12 @@ def _show_profiles(profiles: list[Any], command: Profile) -> None:
         "grad": "grad: how far the gradient reaches",
         "k/s": "k/s: thousand symbols a second in training",
         "µs": "µs: of one streamed symbol",
+        "hidden": "hidden: width of the output",
         "": "rising: recall had not stopped growing",
     }
+    for p in profiles:
+        if p.note:
+            console.print(f"{p.name}: {p.note}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         "; ".join(text for heading, text in legend.items() if heading in headings)
         + f". {budget} for each layer and seed, seeds {' '.join(map(str, command.seeds))}, Adam "
@@ -215,35 +233,44 @@ def _show_profiles(profiles: list[Any], command: Profile) -> None:
 
 @contextlib.contextmanager
 def _watching_layers(
-    names: list[str], command: Profile
+    widths: dict[str, int], command: Profile
 ) -> Iterator[Callable[[str, "Progress"], None]]:
-    """A bar for each layer on a terminal; in a pipe a line every few seconds of training."""
+    """A bar for each layer on a terminal; in a pipe a line every few seconds of training.
+
+    `widths`: that which each layer has, by its name.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    console, shown = Console(stderr=True), dict.fromkeys(names, 0.0)
+    console, shown = Console(stderr=True), dict.fromkeys(widths, 0.0)
 
     def state(p: "Progress") -> str:
         recall = [d.recall for d in p.evaluation.delays]
-        span = p.evaluation.span(command.at)
-        return f"mean recall {sum(recall) / len(recall):.1%}, span so far {span}"
+        mean, span = sum(recall) / len(recall), p.evaluation.span(command.at)
+        return f"mean recall {mean:.1%}, span so far {span}"
 
     def line(name: str, p: "Progress") -> None:
         if p.reached or p.used >= 1 or not shown[name] <= p.seconds < shown[name] + 3:
             shown[name] = p.seconds
-            print(f"{name}: {p.seconds:.1f} s, step {p.step}, {state(p)}", file=sys.stderr)
+            print(
+                f"{name}, hidden {widths[name]}: {p.seconds:.1f} s, step {p.step}, {state(p)}",
+                file=sys.stderr,
+            )
 
     if not console.is_terminal:
         yield line
         return
     with Bar(
-        TextColumn("{task.description:12}"),
+        TextColumn("{task.description:24}"),
         BarColumn(),
         TextColumn("{task.fields[told]}"),
         console=console,
     ) as bar:
-        tasks = {name: bar.add_task(name, total=1.0, told="") for name in names}
+        tasks = {
+            name: bar.add_task(f"{name}, hidden {width}", total=1.0, told="")
+            for name, width in widths.items()
+        }
 
         def draw(name: str, p: "Progress") -> None:
             bar.update(tasks[name], completed=p.used, told=state(p))
@@ -252,27 +279,36 @@ def _watching_layers(
 
 
 def check(command: Check) -> int:
-    """Exit 0: every promise is kept; 1: one is not."""
+    """Exit 0: every promise is kept; 1: one is not; 2: a layer was refused.
+
+    The results of the others are printed in either case.
+    """
     from echospan.checks import check as checked
     from echospan.cores import CORES
+    from echospan.output import muted
 
-    with contextlib.redirect_stdout(sys.stderr):
-        reports = {
-            name: checked(
-                CORES[layer] if isinstance(layer, str) else layer, features=command.features
-            )
-            for name, layer in _named_layers(command.layers).items()
-        }
+    layers = _named_layers(command.layers)
+    reports: dict[str, Any] = {}
+    failed: list[EchospanError] = []
+    for name, layer in layers.items():
+        try:
+            with muted():
+                reports[name] = checked(
+                    CORES[layer] if isinstance(layer, str) else layer, features=command.features
+                )
+        except EchospanError as e:
+            failed.append(e)
     good = all(r.ok for results in reports.values() for r in results)
-    if command.json:
+    if command.json and reports:
         told = {n: [dataclasses.asdict(r) for r in results] for n, results in reports.items()}
-        print(json.dumps({"ok": good, "layers": told}))
-        return 0 if good else 1
-    for name, results in reports.items():
-        for r in results:
-            said = f"{name}: {'ok  ' if r.ok else 'FAIL'} {r.name.replace('_', ' ')}"
-            print(said + (f": {r.seen}; {r.remedy}" if r.seen else ""))
-    return 0 if good else 1
+        print(json.dumps({"ok": good and not failed, "layers": told}))
+    elif not command.json:
+        for name, results in reports.items():
+            for r in results:
+                line = f"{name}: {'ok  ' if r.ok else 'FAIL'} {r.name.replace('_', ' ')}"
+                more = f": {r.seen}; {r.remedy}" if r.seen else f" ({r.note})" if r.note else ""
+                print(line + more)
+    return _said_of(failed, bool(reports)) or (0 if good else 1)
 
 
 def selftest(command: SelfTest) -> int:

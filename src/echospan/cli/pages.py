@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from echospan import shipping
-from echospan.cli.places import NAME_ONE, there
+from echospan.cli.places import NAME_ONE, printable, there
 from echospan.errors import SettingError
 
 
@@ -25,20 +26,26 @@ class Serve:
     """Where it listens; 0 picks a port that is free."""
     host: str = "127.0.0.1"
     """The address it listens on: this machine's own alone, unless another is named."""
+    allow_host: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A name that the page may be opened under beside addresses and localhost, such as
+    hub.example.org where a proxy stands before it. May be given several times."""
 
 
 def serve(command: Serve) -> int:
-    """Exit 0 once it is ended by Ctrl-C."""
+    """Exit 0 once it is ended, by Ctrl-C (SIGINT) or SIGTERM."""
     folders = [there(run) for run in command.runs]
     folders += [shipping.folder(name) for name in command.model]
     if not folders:
         raise SettingError("no run folder is named", NAME_ONE)
     try:
-        from echospan.web.server import listen, server
+        from echospan.web.guard import host_name
+        from echospan.web.limits import Limits, raise_descriptors
+        from echospan.web.server import Server, listen
     except ModuleNotFoundError as e:
         raise SettingError(
             f"{str(e.name).partition('.')[0]} is not installed", "pip install 'echospan[web]'"
         ) from None
+    names = [host_name(name) for name in command.allow_host]
     import torch
 
     from echospan.checkpoint import load_run
@@ -49,18 +56,28 @@ def serve(command: Serve) -> int:
     models = [
         Served(name, run.model, run.recall) for name, run in zip(_names(folders), runs, strict=True)
     ]
-    running = server(models, also=command.host)
+    limits = Limits()
+    raise_descriptors(limits)
+    running = Server(models, limits, [command.host.lower(), *names])
     with listen(command.host, command.port) as listening:
         host = f"[{command.host}]" if ":" in command.host else command.host
         port = listening.getsockname()[1]
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names may be beyond the terminal's encoding
+            sys.stdout.reconfigure(errors="backslashreplace")
         print(f"http://{host}:{port}/ shows {', '.join(m.name for m in models)}", flush=True)
+        if running.limits.visitors < limits.visitors:
+            print(
+                f"open to {running.limits.visitors} visitors at a time: the system allows no more "
+                "open files (ulimit -n)",
+                file=sys.stderr,
+            )
         print("Ctrl-C ends it", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):  # which is how it is ended
-            running.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # where signals have no handler: Windows
+            running.run(listening)
     return 0
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' own names, where these differ; else as they were given."""
-    names = [run.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run) for run in runs]
+    names = [printable(run.resolve().name) for run in runs]
+    return names if len(set(names)) == len(names) else [printable(run) for run in runs]

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import itertools
+import re
 import sys
 import types
 import typing
@@ -37,6 +39,7 @@ def parse(
     Raises SettingError for words that do not fit, and whatever the settings raise.
     """
     fields = _fields(settings)
+    args = _gathered(args, {_flag(n) for n, kind in fields.items() if _takes_many(n, kind)})
     wrote = Written(command, shape, args, fields, [f for n in fields for f in _flags(n, fields[n])])
 
     def refuse(event: Any) -> None:
@@ -72,6 +75,45 @@ def _flags(name: str, kind: Any) -> list[str]:
     if typing.get_origin(kind) is Annotated and tyro.conf.Positional in kind.__metadata__:
         return []
     return [_flag(name), _flag(f"no_{name}")] if kind is bool else [_flag(name)]
+
+
+def _takes_many(name: str, kind: Any) -> bool:
+    """Return whether a flag takes any number of values behind it."""
+    repeatable = typing.get_origin(kind) is Annotated and tyro.conf.UseAppendAction in (
+        kind.__metadata__
+    )
+    return bool(_flags(name, kind)) and not repeatable and ... in typing.get_args(_bare(kind))
+
+
+def _gathered(words: list[str], many: set[str]) -> list[str]:
+    """Return the words, the values of a flag that is written several times behind its first.
+
+    Of `--model fixed --model bits` tyro would take the last alone, without a word.
+    """
+    values: dict[str, list[str]] = {}
+    rest: list[list[str]] = []
+    into: list[str] | None = None
+    for i, word in enumerate(words):
+        if word == "--":
+            return [*itertools.chain(*rest), *words[i:]]
+        name, equals, value = word.partition("=")
+        flag = name.replace("_", "-")
+        if word.startswith("--") and flag in many:
+            if flag not in values:
+                values[flag] = [flag]
+                rest.append(values[flag])
+            into = values[flag]
+            into += [value] if equals else []
+        elif into is not None and not _is_flag(word):
+            into.append(word)
+        else:
+            into = None
+            rest.append([word])
+    return [*itertools.chain(*rest)]
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and not re.fullmatch(r"-[\d.][\w.+-]*", word)
 
 
 def _flag(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from echospan.cores.adapter import Adapted as Adapted
 from echospan.cores.adapter import as_core as as_core
 from echospan.cores.attention import Attention as Attention
 from echospan.cores.delay_line import DelayLine as DelayLine
@@ -28,9 +29,12 @@ from echospan.cores.rnn import RNN as RNN
 from echospan.cores.s4d import S4D as S4D
 from echospan.cores.tcn import TCN as TCN
 from echospan.errors import SettingError, nearest
+from echospan.text import shown
+from echospan.validation import sizes
 
 
 def _gru(features: int, hidden: int) -> nn.Module:
+    features, hidden = sizes(features, hidden)
     return open_memory(GRU(features, hidden, batch_first=True))
 
 
@@ -61,9 +65,9 @@ CORES: dict[str, Callable[[int, int], nn.Module]] = {
 
 def make_core(name: str, features: int, hidden: int) -> nn.Module:
     """The core of that name; SettingError, with the nearest name, where there is none."""
-    if name not in CORES:
+    if not isinstance(name, str) or name not in CORES:
         raise SettingError(
-            f"there is no core {name!r}",
+            f"there is no core {shown(name)}",
             nearest(name, CORES) + "use one of " + ", ".join(CORES),
         )
     return CORES[name](features, hidden)

@@ -11,6 +11,7 @@ from echospan.cores.calling import BATCH_FIRST, copied, fill, look, pack, unpack
 from echospan.cores.probing import Found, Probe, Refused, found_plain, left_alone, signature
 from echospan.cores.protocol import State
 from echospan.errors import CoreError
+from echospan.validation import whole
 
 
 class Adapted(nn.Module):
@@ -210,6 +211,10 @@ def as_core(
         raise CoreError(
             f"{module.__name__} is a class", f"give an instance of it, as {module.__name__}(…)"
         )
+    features, hidden, context = (
+        None if size is None else whole(name, size, 1)
+        for name, size in (("features", features), ("hidden", hidden), ("context", context))
+    )
     if not isinstance(module, nn.Module):
         raise CoreError(f"{module!r:.60} is no torch.nn.Module", "give an instance of one")
     if isinstance(module, Adapted) and features in (None, module.input_size):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from echospan.cores.rotary import turn
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 _PASS = 256  # steps attended to at once: a longer input goes piece by piece, in bounded memory
 
@@ -84,6 +85,7 @@ class Attention(nn.Module):
         base: float = 100.0,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if heads is None:
             fits = range(max(1, hidden_size // 8), 0, -1)
             heads = next((n for n in fits if hidden_size % (2 * n) == 0), 1)

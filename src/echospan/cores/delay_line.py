@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 
 class DelayLine(nn.Module):
@@ -21,6 +22,7 @@ class DelayLine(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, *, window: int | None = None) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         fits = hidden_size // input_size
         self.input_size, self.hidden_size = input_size, hidden_size
         self.window = fits if window is None else window

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from echospan.cores.rotary import turn
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 
 class LinearAttention(nn.Module):
@@ -37,6 +38,7 @@ class LinearAttention(nn.Module):
         chunk: int = 64,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if heads is None:
             heads = next(n for n in range(max(1, hidden_size // 8), 0, -1) if hidden_size % n == 0)
         if heads < 1 or hidden_size % heads:

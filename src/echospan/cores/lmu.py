@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 CHUNK = 64
 
@@ -76,6 +77,7 @@ class LMU(nn.Module):
         theta: float | None = None,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if order is None:
             most = min(max(1, hidden_size // 4), LARGEST_ORDER)
             order = max(d for d in range(1, most + 1) if hidden_size % d == 0)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from echospan.cores.scan import scan
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 
 class LRU(nn.Module):
@@ -29,6 +30,7 @@ class LRU(nn.Module):
         radius: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if hidden_size % 2:
             raise SettingError(
                 f"an LRU of {hidden_size} units would end in half a complex number",

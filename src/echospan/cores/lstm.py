@@ -6,6 +6,8 @@ it through oneDNN's fused kernels, twice as fast as a backward written out as in
 
 from torch import nn
 
+from echospan.validation import sizes
+
 
 class LSTM(nn.LSTM):
     """`torch.nn.LSTM`, batch first, its gates set at first so that what is read moves on.
@@ -19,6 +21,7 @@ class LSTM(nn.LSTM):
     batch_dim = 1
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
+        input_size, hidden_size = sizes(input_size, hidden_size)
         super().__init__(input_size, hidden_size, num_layers, batch_first=True)
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.cores.conv import causal_conv
+from echospan.validation import sizes
 
 
 class _SelectiveScan(torch.autograd.Function):
@@ -104,6 +105,7 @@ class Mamba(nn.Module):
         width: int = 4,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.states, self.width = states, width
         inner = self.inner = expand * hidden_size

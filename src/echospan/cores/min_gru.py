@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from echospan.cores.scan import scan
+from echospan.validation import sizes
 
 
 class MinGRU(nn.Module):
@@ -19,6 +20,7 @@ class MinGRU(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, *, layers: int = 2) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         self.input_size, self.hidden_size, self.layers = input_size, hidden_size, layers
         self.projections = nn.ModuleList()
         for features in [input_size] + [hidden_size] * (layers - 1):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 
 class _Recurrence(torch.autograd.Function):
@@ -71,6 +72,7 @@ class Reservoir(nn.Module):
         leak: float = 1.0,
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if not 0 < leak <= 1:
             raise SettingError(f"the leak is {leak}", "use a share above 0, up to 1")
         self.input_size, self.hidden_size, self.leak = input_size, hidden_size, leak

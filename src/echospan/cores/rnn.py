@@ -4,6 +4,8 @@ from typing import Literal
 
 from torch import nn
 
+from echospan.validation import sizes
+
 
 class RNN(nn.RNN):
     """`torch.nn.RNN`, batch first, with the recurrence orthogonal and the input small at first.
@@ -22,6 +24,7 @@ class RNN(nn.RNN):
         *,
         nonlinearity: Literal["tanh", "relu"] = "tanh",
     ) -> None:
+        input_size, hidden_size = sizes(input_size, hidden_size)
         super().__init__(
             input_size, hidden_size, num_layers, nonlinearity=nonlinearity, batch_first=True
         )

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from echospan.cores.scan import scan
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 CHUNK = 64
 """The longest stretch whose kernel is written out as a matrix."""
@@ -37,6 +38,7 @@ class S4D(nn.Module):
         step: tuple[float, float] = (5e-3, 0.5),
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if states < 2 or states % 2:
             raise SettingError(
                 f"{states} states are no whole number of complex pairs",

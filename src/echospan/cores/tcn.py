@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from echospan.errors import SettingError
+from echospan.validation import sizes
 
 
 class _Conv(nn.Module):
@@ -43,6 +44,7 @@ class TCN(nn.Module):
         self, input_size: int, hidden_size: int, *, blocks: int = 4, taps: int = 2
     ) -> None:
         super().__init__()
+        input_size, hidden_size = sizes(input_size, hidden_size)
         if blocks < 1 or taps < 2:
             raise SettingError(
                 f"a TCN of {blocks} blocks of {taps} taps sees no past",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from echospan.errors import SettingError, nearest
+from echospan.text import shown
 
 if TYPE_CHECKING:
     from echospan.model import EchoModel
@@ -26,9 +27,9 @@ def names() -> tuple[str, ...]:
 
 def folder(name: str) -> Path:
     """The run folder of a model that is shipped; SettingError, with the nearest, for no such."""
-    if name not in names():
+    if not isinstance(name, str) or name not in names():
         raise SettingError(
-            f"no model {name!r} is shipped",
+            f"no model {shown(name)} is shipped",
             nearest(name, names()) + f"use one of {', '.join(names())}",
         )
     return HERE / name

@@ -1,84 +1,130 @@
-"""Who may speak to the server at all: pages of its own, under a name that is its own."""
+"""Who may speak to the server: its own page, under an address or a name that it was given."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from websockets.datastructures import Headers
+
+from echospan.errors import SettingError, option
+
+LOOPBACK = "localhost"
+"""The one name that is admitted without being given: it always means this machine."""
 
 
-def own_host(headers: Mapping[str, str], also: str = "localhost") -> str | None:
-    """The Host that was asked for, if it is an address, localhost or `also`; None otherwise.
+def host_name(given: str) -> str:
+    """Return a host name as browsers send it: lower case, punycode, no brackets.
 
-    A page elsewhere may let its name point to this machine (DNS rebinding), but then the name shows
-    here.
+    Args:
+        given: A name or an address, as a person gives it.
+
+    Raises:
+        SettingError: For anything else, such as a URL or a pattern.
     """
-    host = headers.get("host", "")
+    name = given.strip().removeprefix("[").removesuffix("]").lower()
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        _ = urlsplit(f"//{host}").port
+        return ipaddress.ip_address(name).compressed
     except ValueError:
-        return None
-    if any(c in host for c in "/?#@\\;, '\""):
-        return None
-    if name in ("localhost", also):
-        return host
+        pass
     try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return None
-    return host
+        name = name.encode("idna").decode()
+    except UnicodeError:
+        name = ""
+    if not name or not all(
+        label and label.isascii() and _is_label(label) for label in name.split(".")
+    ):
+        raise SettingError(
+            f"{option('allow_host')} is {given!r}, which is no host name",
+            "give the name in the address of the page alone, such as hub.example.org: "
+            "no https://, port, path or *",
+        )
+    return name
 
 
-def foreign(headers: Mapping[str, str], also: str = "localhost") -> str | None:
-    """Why a socket that was asked for with these headers is none of ours; None where it is.
-
-    A program sends no Origin, a browser always that of the page that asks.
-    """
-    host, origin = own_host(headers, also), headers.get("origin")
-    if host is None:
-        return f"the Host {headers.get('host', '')[:40]} is not this server: use its address"
-    if origin is not None and origin not in (f"http://{host}", f"https://{host}"):
-        return f"the Origin {origin[:40]} is not this server: open the page that it serves"
-    return None
+def _is_label(label: str) -> bool:
+    return all(c.isalnum() or c in "-_" for c in label)
 
 
 class Guard:
-    """Refuses foreign hosts, and tells browsers to run and load nothing but the server's files."""
+    """Decides by Host and Origin whether a request is from the server's own page.
 
-    def __init__(self, app: ASGIApp, also: str = "localhost") -> None:
-        self.app, self.also = app, also
+    A page elsewhere can let a name of its own point to this machine (DNS rebinding), and can open
+    a WebSocket to any address. The first shows in the Host, the second in the Origin.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is ours, with the headers on every answer."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        host = own_host(Headers(scope=scope), self.also)
-        policy = (
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names`: hosts admitted beside addresses and localhost, as `host_name` returns them."""
+        self.names = frozenset(names)
+
+    def own_host(self, headers: Headers) -> str | None:
+        """Return the Host header if it is an address, localhost or an admitted name, else None."""
+        given = headers.get_all("Host")
+        if len(given) != 1:
+            return None
+        (host,) = given
+        name = _name_in(host)
+        if name is None or not (name == LOOPBACK or name in self.names or _is_address(name)):
+            return None
+        return host
+
+    def foreign(self, headers: Headers) -> str | None:
+        """Return why a WebSocket with these headers is refused; None where it is admitted.
+
+        A program sends no Origin, a browser always that of the page. A proxy may send a Host of
+        its own, so an admitted name is enough in the Origin.
+        """
+        host = self.own_host(headers)
+        if host is None:
+            given = ", ".join(headers.get_all("Host"))
+            return f"the Host {given[:40]} is not this server: use its address, or {_ALLOW}"
+        origins = headers.get_all("Origin")
+        if not origins:
+            return None
+        origin = ", ".join(origins)
+        if origin in (f"http://{host}", f"https://{host}"):
+            return None
+        scheme, _, rest = origin.partition("://")
+        if scheme in ("http", "https") and _name_in(rest) in self.names:
+            return None
+        return f"the Origin {origin[:40]} is not this server: open the page that it serves"
+
+    def policy(self, host: str) -> str:
+        """Return the content security policy of a page that was asked for under `host`."""
+        # Safari before 15.4 does not take 'self' for WebSockets, so they are named.
+        names = [host, *(f"{_bracketed(n)}:*" for n in sorted(self.names))]
+        sockets = " ".join(f"{scheme}://{n}" for n in names for scheme in ("ws", "wss"))
+        return (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-            f"connect-src 'self' ws://{host} wss://{host}; "
+            f"connect-src 'self' {sockets}; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(
-                    {
-                        "content-security-policy": policy if host else "default-src 'none'",
-                        "x-content-type-options": "nosniff",
-                        "referrer-policy": "no-referrer",
-                        "cross-origin-opener-policy": "same-origin",
-                        "cross-origin-resource-policy": "same-origin",
-                        "cache-control": "no-cache",
-                    }
-                )
-            await send(message)
 
-        if host is None:
-            refusal = PlainTextResponse("not this server: use its address\n", 421)
-            await refusal(scope, receive, guarded)
-            return
-        await self.app(scope, receive, guarded)
+_ALLOW = "--allow-host"
+
+
+def _name_in(host: str) -> str | None:
+    """Return the name in `name:port`, in lower case and without brackets; None for other text."""
+    if any(c in "/?#@\\;,%'\"" or c <= " " for c in host):
+        return None
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port  # raises for one that is no number or too large
+    except ValueError:
+        return None
+    name = parts.hostname or None
+    if name is not None and _is_address(name):
+        return ipaddress.ip_address(name).compressed
+    return name
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name

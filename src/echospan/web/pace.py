@@ -1,20 +1,53 @@
-"""A pace that a visitor is held to: what comes faster is read later."""
+"""Pace of a connection: what it sends too fast is read later."""
 
-import asyncio
 import time
 
+from echospan.web.limits import Limits
 
-class Pace:
-    """`rate` a second, and up to `burst` at once after a pause."""
+
+class Bucket:
+    """A token bucket: `rate` per second, up to `burst` at once after a pause."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = rate, burst
-        self.left, self.then = burst, time.monotonic()
+        self.level, self.filled = burst, time.monotonic()
 
-    async def spend(self, cost: float) -> None:
-        """Return once there is as much to spend."""
+    def _fill(self) -> None:
         now = time.monotonic()
-        self.left = min(self.burst, self.left + (now - self.then) * self.rate) - cost
-        self.then = now
-        if self.left < 0:
-            await asyncio.sleep(-self.left / self.rate)
+        self.level = min(self.burst, self.level + (now - self.filled) * self.rate)
+        self.filled = now
+
+    def spend(self, cost: float) -> float:
+        """Take `cost`, in debt if need be, and return the seconds until the debt is paid."""
+        self._fill()
+        self.level -= cost
+        return max(0.0, -self.level / self.rate)
+
+    def cover(self, cost: float) -> bool:
+        """Take `cost` if the bucket holds as much; return whether it did."""
+        self._fill()
+        if self.level < cost:
+            return False
+        self.level -= cost
+        return True
+
+
+class Pace:
+    """What one connection may cost.
+
+    A connection that types is never slowed by others: only what exceeds its quiet allowance is
+    also taken from `total`, the bucket that all connections share. So thousands of connections that
+    send as fast as they may do not add up to more than the server can do.
+    """
+
+    def __init__(self, limits: Limits, total: Bucket) -> None:
+        self._own = Bucket(limits.rate, limits.burst)
+        self._quiet = Bucket(limits.quiet_rate, limits.quiet_burst)
+        self._total = total
+
+    def spend(self, cost: float) -> float:
+        """Take `cost` and return the seconds to wait before more is read."""
+        wait = self._own.spend(cost)
+        if not self._quiet.cover(cost):
+            wait = max(wait, self._total.spend(cost))
+        return wait

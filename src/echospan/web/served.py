@@ -10,6 +10,7 @@ from torch import Tensor
 
 from echospan.cores import State, batch_dim, map_state, tensors
 from echospan.model import EchoModel
+from echospan.packing import valid_recall
 
 SHOWN = 64
 """Steps whose hidden state a page shows; of a longer text only the last ones are sent."""
@@ -44,9 +45,9 @@ class Served:
     """A model with the name that visitors see; its states belong to them, none is kept here."""
 
     def __init__(self, name: str, model: EchoModel, recall: Sequence[float] | None = None) -> None:
-        """`recall`: at each delay, as it was measured on fresh data, where that is known."""
+        """`recall`: at each delay, as it was measured on fresh data; shown only if it is valid."""
         self.name, self.model = name, model.eval()
-        self.recall = None if recall is None else list(recall)
+        self.recall = valid_recall(recall, model.max_delay)
         self.rows = model.max_delay + 1 if model.by_input else 1
         self.dim = batch_dim(model.core)
 
@@ -73,15 +74,17 @@ class Served:
         symbols = torch.tensor([w.ids for w in works])
         state = _joined([w.state for w in works], self.dim)
         hidden, logits, state = self._read(symbols, state, [w.delay for w in works])
-        sure, said = logits.softmax(-1).max(-1)
-        shown = hidden[:, -SHOWN:]
+        # A model may diverge. JSON has no NaN: what is no number is shown as 0, or as the largest.
+        said = logits.argmax(-1)
+        sure = logits.softmax(-1).gather(-1, said[..., None]).squeeze(-1).nan_to_num(0.0)
+        shown = hidden[:, -SHOWN:].nan_to_num(0.0)
         scale = shown.abs().amax(-1, keepdim=True).clamp(min=1e-9)
         coded = (shown * (127 / scale)).round().to(torch.int8).numpy()
         states = _parted(state, self.dim, self.rows, len(works))
         rows = zip(
             states,
             said.tolist(),
-            (sure * 1000).round().int().tolist(),
+            (sure * 1000 + 0.5).floor().int().tolist(),
             coded,
             scale.squeeze(-1).tolist(),
             strict=True,

@@ -45,9 +45,9 @@ def single_file(packed: Mapping[str, Any]) -> str:
     )
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     page = page.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n{meta}')
-    title = html.escape(str(packed["name"]))
+    title = html.escape(str(packed["name"]).encode(errors="replace").decode())
     page = page.replace("<title>Echospan</title>", f"<title>Echospan: {title}</title>")
-    data = json.dumps([packed], separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps([packed], separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return page.replace(
         "</body>", f'<script type="application/json" id="packed">{data}</script>\n</body>'
     )

@@ -16,6 +16,7 @@ NAMES = (
     "page.html",
     "page.css",
     "icon.svg",
+    "alphabet.js",
     "history.js",
     "tape.js",
     "memory.js",

@@ -3,7 +3,8 @@
     page     {"hello": token or null}
              {"push": n, "model": i, "ids": [symbol, …], "delay": d}
              {"reset": n, "model": i}
-    server   {"welcome": token, "kept": whether the token was known, "models": [{…, "last": n}, …]}
+    server   {"welcome": token, "kept": whether the token was known,
+              "models": [{…, "last": n, "batch": symbols that a push may have}, …]}
              {"push": n, "model": i, "said": [[symbol by delay] by step], "sure": thousandths of
               probability likewise, "hidden": base64, "scale": [what 127 stands for, by step]}
              {"reset": n, "model": i}
@@ -20,15 +21,25 @@ from echospan.web.limits import Limits
 from echospan.web.served import Answer, Served
 
 FOREIGN, MALFORMED, FULL, UNFIT, ELSEWHERE = 1008, 1007, 1013, 1003, 4000
+TOO_BIG, FAILED, ENDING = 1009, 1011, 1012
 """Codes of a close: of RFC 6455, and one of our own."""
 
 
+REASON = 123
+"""Bytes of a close reason: a control frame holds 125, of which the code takes 2 (RFC 6455, 5.5)."""
+
+
+def close_reason(text: str) -> str:
+    """Return `text` cut to what a close frame holds, between characters."""
+    return text.encode(errors="replace")[:REASON].decode(errors="ignore")
+
+
 class Refused(Exception):
-    """A connection that is closed: with a code, and a reason of at most 123 bytes."""
+    """A connection that is to be closed, with a code and a reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.code, self.reason = code, reason.encode()[:120].decode(errors="ignore")
+        self.code, self.reason = code, reason
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,17 @@ def read_push(text: str, models: Sequence[Served], limits: Limits) -> Push:
     at = _whole(told, "model", 0, len(models) - 1)
     if reset:
         return Push(number, at, ())
-    model, ids = models[at].model, told["ids"]
-    if not isinstance(ids, list) or not 1 <= len(ids) <= limits.symbols:
-        raise Refused(MALFORMED, f"ids is no list of 1 to {limits.symbols} symbols")
+    model, ids, most = models[at].model, told["ids"], batch(models[at], limits)
+    if not isinstance(ids, list) or not 1 <= len(ids) <= most:
+        raise Refused(MALFORMED, f"ids is no list of 1 to {most} symbols")
     if not all(type(i) is int and 0 < i < model.symbols for i in ids):
         raise Refused(MALFORMED, f"a symbol is no whole number from 1 to {model.symbols - 1}")
     return Push(number, at, tuple(ids), _whole(told, "delay", 0, model.max_delay))
+
+
+def batch(model: Served, limits: Limits) -> int:
+    """Return how many symbols a push to this model may have."""
+    return max(1, min(limits.symbols, limits.answers // (model.model.max_delay + 1)))
 
 
 def _object(text: str) -> dict[str, object]:
@@ -86,17 +102,21 @@ def _whole(told: dict[str, object], name: str, least: int, most: int) -> int:
     return value
 
 
-def welcome(token: str, kept: bool, models: Sequence[Served], last: Sequence[int]) -> str:
+def welcome(
+    token: str, kept: bool, models: Sequence[Served], last: Sequence[int], limits: Limits
+) -> str:
     """The first frame of the server; `last` is the number of each model's last push."""
-    told = [m.told() | {"last": n} for m, n in zip(models, last, strict=True)]
-    return json.dumps({"welcome": token, "kept": kept, "models": told})
+    described = [
+        m.told() | {"last": n, "batch": batch(m, limits)} for m, n in zip(models, last, strict=True)
+    ]
+    return _json({"welcome": token, "kept": kept, "models": described})
 
 
 def answered(push: Push, answer: Answer | None) -> str:
     """The frame that answers a push, or a reset."""
     if answer is None:
-        return json.dumps({"reset": push.number, "model": push.model})
-    return json.dumps(
+        return _json({"reset": push.number, "model": push.model})
+    return _json(
         {
             "push": push.number,
             "model": push.model,
@@ -104,6 +124,10 @@ def answered(push: Push, answer: Answer | None) -> str:
             "sure": answer.sure,
             "hidden": answer.hidden,
             "scale": [float(f"{s:.3g}") for s in answer.scale],
-        },
-        separators=(",", ":"),
+        }
     )
+
+
+def _json(value: object) -> str:
+    """Return `value` as JSON; `JSON.parse` takes no NaN, so a program error is found here."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

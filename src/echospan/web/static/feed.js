@@ -6,10 +6,12 @@ Echospan.BATCH = 500; // letters that are read in one go
 Echospan.SPEEDS = [1, 2, 4, 8, 16, 32, 100, 500]; // letters a second
 
 Echospan.Feed = class {
-  // `read(letters)` resolves once they are answered; `changed()` tells that a state did.
+  // `read(letters, delay)` resolves once they are answered; `changed()` tells that a state did.
   constructor(alphabet, read, changed) {
     Object.assign(this, { alphabet, read, changed });
-    this.waiting = "";
+    this.delay = 0; // that letters are asked for which are typed from now on
+    this.groups = []; // {letters, next, delay}: letters from `next` on wait
+    this.waiting = 0; // letters of all groups
     this.paused = false;
     this.playing = false;
     this.speed = 4;
@@ -19,15 +21,33 @@ Echospan.Feed = class {
 
   // The letters of `text` that the models know are read, and how many others there were is returned.
   push(text) {
-    const known = [...text].map((c) => this.#known(c)).filter(Boolean);
-    this.waiting += known.join("");
+    const characters = [...text];
+    const known = characters.map((c) => this.alphabet.find(c)).filter((c) => c !== undefined);
+    this.#wait(known);
     this.#run();
     this.changed();
-    return [...text].length - known.length;
+    return characters.length - known.length;
   }
 
-  #known(c) {
-    return [c, c.toLowerCase(), c.toUpperCase()].find((form) => this.alphabet.includes(form));
+  #wait(letters) {
+    if (!letters.length) return;
+    this.groups.push({ letters, next: 0, delay: this.delay });
+    this.waiting += letters.length;
+  }
+
+  // The next letters that are asked for at one delay, as many as one batch has.
+  #take() {
+    const { delay } = this.groups[0];
+    const letters = [];
+    while (letters.length < Echospan.BATCH && this.groups[0]?.delay === delay) {
+      const group = this.groups[0];
+      const end = Math.min(group.letters.length, group.next + Echospan.BATCH - letters.length);
+      letters.push(...group.letters.slice(group.next, end));
+      group.next = end;
+      if (end === group.letters.length) this.groups.shift();
+    }
+    this.waiting -= letters.length;
+    return { letters, delay };
   }
 
   pause(paused) {
@@ -45,7 +65,8 @@ Echospan.Feed = class {
 
   // Forget what waits, let what is under way end, then do `what` before anything else is read.
   async clear(what) {
-    this.waiting = "";
+    this.groups = [];
+    this.waiting = 0;
     this.busy = this.busy.then(what);
     await this.busy;
     this.#run();
@@ -56,9 +77,8 @@ Echospan.Feed = class {
     this.running = true;
     this.busy = this.busy.then(async () => {
       while (this.waiting && !this.paused) {
-        const letters = this.waiting.slice(0, Echospan.BATCH);
-        this.waiting = this.waiting.slice(Echospan.BATCH);
-        await this.read(letters);
+        const { letters, delay } = this.#take();
+        await this.read(letters, delay);
       }
       this.running = false;
       this.changed();
@@ -72,10 +92,8 @@ Echospan.Feed = class {
     const wait = Math.max(1000 / this.speed, 50);
     this.timer = setTimeout(() => {
       const due = Math.max(1, Math.round((this.speed * wait) / 1000));
-      if (this.waiting.length < due) {
-        for (let i = 0; i < due; i++) {
-          this.waiting += this.alphabet[Math.floor(Math.random() * this.alphabet.length)];
-        }
+      if (this.waiting < due) {
+        this.#wait(Array.from({ length: due }, () => this.alphabet.random()));
         this.#run();
       }
       this.#tick();

@@ -12,7 +12,7 @@ Echospan.Round = class {
     this.n = n;
     this.letters = Array.from(
       { length: n + Echospan.QUESTIONS },
-      () => alphabet[Math.floor(draw() * alphabet.length)],
+      () => alphabet.characters[Math.floor(draw() * alphabet.length)],
     );
     this.place = 0;
     this.mistakes = 0;
@@ -36,8 +36,8 @@ Echospan.Round = class {
 // A model's part: how many mistakes it makes in a round, read from its beginning.
 Echospan.mistakes = async (source, round) => {
   await source.reset();
-  const steps = await source.push(round.letters.join(""), round.n);
-  return steps.filter((step, t) => t >= round.n && step.echo !== round.letters[t - round.n]).length;
+  const steps = await source.push(round.letters, round.n);
+  return steps.filter((step, t) => t >= round.n && step.echo.id !== steps[t - round.n].id).length;
 };
 
 Echospan.Game = class {
@@ -79,14 +79,12 @@ Echospan.Game = class {
     this.part("asked").textContent = asks
       ? `n = ${n}: which letter was it ${back}? Question ${place - n + 1} of ${Echospan.QUESTIONS}.`
       : `n = ${n}: remember this letter, then press the space bar. Letter ${place + 1} of ${n}.`;
-    this.part("letter").textContent = this.round.letter;
+    this.part("letter").textContent = Echospan.visible(this.round.letter);
     this.part("answer").value = "";
   }
 
   #typed() {
-    const typed = this.part("answer").value.at(-1) ?? "";
-    const forms = [typed, typed.toLowerCase(), typed.toUpperCase()];
-    const letter = forms.find((form) => form && this.alphabet.includes(form));
+    const letter = this.alphabet.find([...this.part("answer").value].at(-1) ?? "");
     if (!this.round.asks || letter) this.#take(letter ?? "");
     else this.part("answer").value = "";
   }
@@ -97,7 +95,8 @@ Echospan.Game = class {
     const right = round.right;
     const judged = round.answer(letter);
     if (judged !== null) {
-      this.part("feedback").textContent = judged ? `✓ ${right} is right` : `✗ it was ${right}, not ${letter}`;
+      const [was, answered] = [right, letter].map(Echospan.visible);
+      this.part("feedback").textContent = judged ? `✓ ${was} is right` : `✗ it was ${was}, not ${answered}`;
     }
     if (!round.over) {
       this.#show();

@@ -36,11 +36,11 @@ Echospan.Memory = class {
   draw(history, delay) {
     for (let d = 0; d <= this.maxDelay; d++) {
       const belief = history.beliefs?.[d];
-      const truth = history.read ? history.truth(d) : "";
-      const right = belief?.symbol === truth;
-      const blank = right && truth === Echospan.BLANK;
+      const truth = history.truth(d);
+      const right = belief?.id === truth.id;
+      const blank = right && truth.id === 0;
       this.heads[d].classList.toggle("asked", d === delay);
-      this.rows.read[d].textContent = truth;
+      this.rows.read[d].textContent = history.read ? truth.symbol : "";
       const [letter, mark] = this.rows.believes[d].children;
       letter.textContent = belief?.symbol ?? "";
       mark.textContent = !belief || blank ? "" : right ? "✓" : "✗";

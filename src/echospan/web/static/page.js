@@ -5,14 +5,18 @@ globalThis.Echospan ??= {};
 const part = (name) => document.getElementById(name);
 
 Echospan.Page = class {
-  constructor(sources) {
+  // `where`: a sentence that says where what is typed goes.
+  constructor(sources, where) {
     this.sources = sources;
-    this.alphabet = [...sources[0].alphabet].filter((c) => sources.every((s) => s.alphabet.includes(c)));
+    document.title = `Echospan: ${sources.map((s) => s.name).join(", ")}`;
+    part("where").textContent = where;
+    const common = sources[0].alphabet.characters.filter((c) => sources.every((s) => s.alphabet.has(c)));
+    this.alphabet = new Echospan.Alphabet(common);
     this.histories = sources.map((source) => new Echospan.History(source.maxDelay));
     this.cards = sources.map((source) => new Echospan.Card(source));
     this.tape = new Echospan.Tape(part("tape"), sources.map((s) => s.name));
     this.voice = new Echospan.Voice(part("told"));
-    this.feed = new Echospan.Feed(this.alphabet, (letters) => this.#read(letters), () => this.#state());
+    this.feed = new Echospan.Feed(this.alphabet, (...batch) => this.#read(...batch), () => this.#state());
     this.game = new Echospan.Game(part("game"), sources, this.alphabet);
     this.due = false;
     this.#controls();
@@ -21,9 +25,8 @@ Echospan.Page = class {
     this.draw();
   }
 
-  // Every model reads the same letters; each is asked at the delay that is set now.
-  async #read(letters) {
-    const asked = this.delay;
+  // Every model reads the same letters; each is asked at the delay that was set when they came.
+  async #read(letters, asked) {
     const answers = await Promise.all(
       this.sources.map((source) => source.push(letters, Math.min(asked, source.maxDelay))),
     );
@@ -34,10 +37,11 @@ Echospan.Page = class {
 
   // What the newest letters became, in words.
   #spoken() {
-    const last = (history, what) => history.steps.slice(-5).map(what).join(" ").replaceAll(Echospan.BLANK, "blank");
+    const last = (history, what) => history.steps.slice(-5).map(what).join(" ");
     const said = this.sources.map((source, i) => {
       const history = this.histories[i];
-      return `${source.name} says ${last(history, (s) => s.echo)}, ${Echospan.percent(history.correct, history.answers)} right`;
+      const { correct, answers } = history.score(this.delay);
+      return `${source.name} says ${last(history, (s) => (s.blank ? "blank" : s.echo))}, ${Echospan.percent(correct, answers)} right`;
     });
     return `Read ${last(this.histories[0], (s) => s.symbol)}. ${said.join(". ")}.`;
   }
@@ -58,8 +62,9 @@ Echospan.Page = class {
   #controls() {
     const keys = part("keys");
     const longest = Math.max(...this.sources.map((s) => s.maxDelay));
+    const all = Math.min(...this.sources.map((s) => s.maxDelay)); // at which every model answers
     part("delay").max = longest;
-    this.#setDelay(Math.min(longest, this.sources[0].delay ?? longest));
+    this.#setDelay(Math.min(all, this.sources[0].delay ?? longest));
     part("delay").addEventListener("input", () => this.#setDelay(part("delay").valueAsNumber));
     part("speed").addEventListener("input", () => this.#setSpeed(part("speed").valueAsNumber));
     this.#setSpeed(part("speed").valueAsNumber);
@@ -78,19 +83,29 @@ Echospan.Page = class {
     };
     keys.addEventListener("input", (event) => take(!event.isComposing));
     keys.addEventListener("compositionend", () => take(true));
+    keys.addEventListener("paste", (event) => {
+      // The field would drop the ends of lines, which may be in an alphabet.
+      const text = event.clipboardData?.getData("text/plain");
+      if (!text) return;
+      event.preventDefault();
+      const skipped = this.feed.push(text.replace(/\r\n?/g, "\n"));
+      if (skipped) this.#skipped(skipped);
+    });
     keys.addEventListener("keydown", (event) => {
       if (event.altKey && (event.key === "ArrowUp" || event.key === "ArrowDown")) {
         event.preventDefault();
         this.#setDelay(Math.max(0, Math.min(longest, this.delay + (event.key === "ArrowUp" ? 1 : -1))));
       } else if (event.key === "Escape") {
         this.feed.pause(!this.feed.paused);
+      } else if (event.key === "Enter" && !event.isComposing && this.alphabet.has("\n")) {
+        this.feed.push("\n");
       }
     });
   }
 
   #skipped(count) {
     const many = count === 1 ? "One character is" : `${count.toLocaleString("en")} characters are`;
-    this.told = `${many} no symbol of ${this.alphabet[0]} to ${this.alphabet.at(-1)} and left out.`;
+    this.told = `${many} no symbol of ${this.alphabet.draw(1)} to ${this.alphabet.draw(this.alphabet.length)} and left out.`;
     this.voice.say(this.told);
     this.#state();
     clearTimeout(this.untold);
@@ -102,6 +117,7 @@ Echospan.Page = class {
 
   #setDelay(delay) {
     this.delay = delay;
+    this.feed.delay = delay;
     part("delay").value = delay;
     part("delay-now").value = delay;
     this.#drawSoon();
@@ -118,8 +134,8 @@ Echospan.Page = class {
     const { paused, playing, waiting } = this.feed;
     part("pause").setAttribute("aria-pressed", paused);
     part("play").setAttribute("aria-pressed", playing);
-    const letters = waiting.length === 1 ? "One letter waits" : `${waiting.length.toLocaleString("en")} letters wait`;
-    part("waiting").textContent = waiting && (paused || waiting.length > 1) ? `${letters}.` : (this.told ?? "");
+    const letters = waiting === 1 ? "One letter waits" : `${waiting.toLocaleString("en")} letters wait`;
+    part("waiting").textContent = waiting && (paused || waiting > 1) ? `${letters}.` : (this.told ?? "");
   }
 
   async reset() {
@@ -174,10 +190,11 @@ Echospan.Card = class {
     this.memory = new Echospan.Memory(find("table"), source.maxDelay);
     this.heat = new Echospan.Heat(find("canvas"), source.hidden);
     part("models").append(card);
+    this.scroll.scrollLeft = this.scroll.scrollWidth; // the newest is right
   }
 
   draw(history, delay) {
-    const { correct, answers } = history;
+    const { correct, answers } = history.score(delay);
     this.score.value = Echospan.percent(correct, answers);
     const known = this.source.recall?.[delay];
     this.of.textContent =

@@ -3,8 +3,15 @@
 "use strict";
 globalThis.Echospan ??= {};
 
+// The socket's address, beside the page's: under the path of a proxy, too.
+Echospan.beside = (page) => {
+  const address = new URL("socket", page);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  return address.href;
+};
+
 // Resolves to the sources. `status(kind, reason)` hears of "lost", "back", "forgotten" and "closed".
-Echospan.connect = (status, address = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/socket`) =>
+Echospan.connect = (status, address = Echospan.beside(document.baseURI)) =>
   new Promise((resolve) => {
     let token = null;
     let sources = null;
@@ -37,7 +44,7 @@ Echospan.connect = (status, address = `${location.protocol === "https:" ? "wss" 
 
     function lost(code, reason) {
       socket = null;
-      if ([1003, 1007, 1008, 1009, 4000].includes(code)) {
+      if ([1003, 1007, 1008, 1009, 1011, 4000].includes(code)) {
         status("closed", reason); // it would be refused again
         return;
       }
@@ -56,25 +63,31 @@ Echospan.connect = (status, address = `${location.protocol === "https:" ? "wss" 
 class Source {
   constructor(told, place, send) {
     Object.assign(this, told);
+    this.alphabet = new Echospan.Alphabet(told.alphabet);
     this.place = place;
     this.send = send;
     this.number = 0;
-    this.unanswered = []; // {frame, symbols, delay, resolve}, the oldest first
+    this.unanswered = []; // {frame, delay, resolve}, the oldest first
   }
 
-  // Steps for each character of `symbols`; all are in the model's alphabet.
-  push(symbols, delay) {
-    const ids = [...symbols].map((c) => this.alphabet.indexOf(c) + 1);
-    return this.#ask({ push: ++this.number, model: this.place, ids, delay }, symbols, delay);
+  // Steps for each of `characters`, all of which are in the model's alphabet; a frame holds so many.
+  async push(characters, delay) {
+    const ids = this.alphabet.encode(characters);
+    const answers = [];
+    for (let i = 0; i < ids.length; i += this.batch) {
+      const part = ids.slice(i, i + this.batch);
+      answers.push(this.#ask({ push: ++this.number, model: this.place, ids: part, delay }, delay));
+    }
+    return (await Promise.all(answers)).flat();
   }
 
   reset() {
-    return this.#ask({ reset: ++this.number, model: this.place }, "", 0);
+    return this.#ask({ reset: ++this.number, model: this.place }, 0);
   }
 
-  #ask(frame, symbols, delay) {
+  #ask(frame, delay) {
     return new Promise((resolve) => {
-      this.unanswered.push({ frame, symbols, delay, resolve });
+      this.unanswered.push({ frame, delay, resolve });
       this.send(frame);
     });
   }
@@ -91,18 +104,21 @@ class Source {
   }
 
   heard(told) {
-    const { frame, symbols, delay, resolve } = this.unanswered[0] ?? {};
+    const { frame, delay, resolve } = this.unanswered[0] ?? {};
     if (!frame || (told.push ?? told.reset) !== (frame.push ?? frame.reset)) return;
     this.unanswered.shift();
-    resolve("reset" in told ? [] : this.#steps(told, symbols, delay));
+    resolve("reset" in told ? [] : this.#steps(told, frame.ids, delay));
   }
 
-  #steps(told, symbols, delay) {
-    const letter = (id) => (id ? this.alphabet[id - 1] : Echospan.BLANK);
+  #steps(told, ids, delay) {
     const bytes = Int8Array.from(atob(told.hidden), (c) => c.charCodeAt(0));
     const first = told.said.length - told.scale.length; // only the last steps' states are sent
-    return [...symbols].map((symbol, t) => {
-      const beliefs = told.said[t].map((id, d) => ({ symbol: letter(id), sure: told.sure[t][d] / 1000 }));
+    return ids.map((id, t) => {
+      const beliefs = told.said[t].map((best, d) => ({
+        id: best,
+        symbol: this.alphabet.draw(best),
+        sure: told.sure[t][d] / 1000,
+      }));
       const row = t - first;
       const hidden =
         row < 0
@@ -111,7 +127,7 @@ class Source {
               bytes.subarray(row * this.hidden, (row + 1) * this.hidden),
               (v) => (v * told.scale[row]) / 127,
             );
-      return { symbol, echo: beliefs[delay].symbol, hidden, beliefs };
+      return { id, symbol: this.alphabet.draw(id), echo: beliefs[delay], hidden, beliefs };
     });
   }
 }
@@ -128,5 +144,6 @@ addEventListener("DOMContentLoaded", async () => {
       Echospan.notice("The server no longer knows what was typed before the connection was lost: the models begin anew.");
     }
   };
-  Echospan.page = new Echospan.Page(await Echospan.connect(status));
+  const sources = await Echospan.connect(status);
+  Echospan.page = new Echospan.Page(sources, `What you type is sent to ${location.host}, where the models run.`);
 });

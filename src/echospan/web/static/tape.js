@@ -73,7 +73,7 @@ Echospan.Tape = class {
 
   #said(cell, step) {
     const [letter, below] = cell.children;
-    const blank = step && step.echo === Echospan.BLANK && step.right;
+    const blank = step && step.blank && step.right;
     const kind = !step || step.right === null ? "none" : blank ? "blank" : step.right ? "right" : "wrong";
     if (cell.className !== `cell ${kind}`) cell.className = `cell ${kind}`;
     set(letter, step?.echo ?? "");
