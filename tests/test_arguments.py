@@ -263,7 +263,7 @@ def test_every_public_name_has_a_row():
 
 
 def test_the_record_of_a_training_is_no_input():
-    assert Made(training=TrainingConfig(), versions={}).training == TrainingConfig()
+    assert Made(training=TrainingConfig(), versions={}, threads=1).training == TrainingConfig()
 
 
 def test_each_part_of_a_model_is_put_back_into_its_mode():

@@ -9,32 +9,26 @@ from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import echospan
-from echospan import checkpoint
 from echospan.checkpoint import (
     FORMAT,
     SNAPSHOTS,
-    Snapshot,
     check_output,
     fingerprint,
     load,
     load_recipe,
-    measured_recall,
     read_snapshot,
     save,
-    sealed,
-    unsealed,
     write_snapshot,
     write_whole,
 )
 from echospan.errors import RunError
+from echospan.evaluation import as_report, evaluate
 from echospan.model import EchoModel
-from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import Made, ModelConfig, Part, Recipe, TrainingConfig
+from taken import snapshot
 
 RECIPE = Recipe(
     model=ModelConfig(alphabet="abc", max_delay=2, hidden=4), training=TrainingConfig(steps=7)
@@ -98,8 +92,10 @@ MADE = Made(
     training=RECIPE.training,
     versions={"echospan": "1.0", "torch": "3.0"},
     threads=7,
+    processes=2,
     machine="a loom",
-    repeatable=True,
+    earlier=(Part(steps=3, versions={"torch": "2.0"}, threads=8, machine="another"),),
+    repeatable=False,
 )
 
 
@@ -108,8 +104,9 @@ def test_a_run_says_how_its_model_was_made_and_that_is_under_its_checksum_too(mo
     run = save(model, RECIPE.training, tmp_path / "run", {})
     assert load(run).made == MADE
     told = json.loads((run / "config.json").read_text())["made"]
-    assert told == {k: v for k, v in asdict(MADE).items() if k != "training"}
-    changed(run, made=told | {"repeatable": False})
+    whole = {k: v for k, v in asdict(MADE).items() if k != "training"}
+    assert told == whole | {"earlier": list(whole["earlier"])}
+    changed(run, made=told | {"repeatable": True})
     assert "(its checksum differs)" in refusal(load, run)
 
 
@@ -130,8 +127,8 @@ def test_a_run_folder_says_what_it_is_in_json_that_people_can_read(run, model):
     text = (run / "config.json").read_text()
     told = json.loads(text)
     assert text == json.dumps(told, indent=2) + "\n"
-    assert set(told) == {"format", "echospan", "model", "training", "made", "sha256", "files"}
-    assert told["format"] == FORMAT == 3
+    assert set(told) == {"format", "echospan", "model", "training", "made", "files", "sha256"}
+    assert told["format"] == FORMAT == 4
     assert told["echospan"] == echospan.__version__
     assert told["model"] == asdict(RECIPE.model)
     assert told["training"] == asdict(RECIPE.training)
@@ -220,8 +217,9 @@ def test_a_model_of_another_library_is_no_run_of_ours(model, tmp_path):
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 100])
 def test_a_run_whose_settings_are_damaged_can_be_overwritten(model, tmp_path, damage):
-    evaluation = {"evaluation.json": '{"versions": {"echospan": "1"}}'}
-    run = save(model, RECIPE.training, tmp_path / "run", evaluation)
+    report = as_report(model, evaluate(model, trials=50), 0.9, {"stream": None})
+    files = {"evaluation.json": json.dumps(report)}
+    run = save(model, RECIPE.training, tmp_path / "run", files)
     (run / "config.json").write_bytes(damage)
     assert "exists already" in refusal(save, model, RECIPE.training, run, {})
     save(model, RECIPE.training, run, {}, overwrite=True)
@@ -381,194 +379,17 @@ def test_an_old_file_that_cannot_be_removed_does_not_spoil_the_new_run(
     assert list(json.loads((run / "config.json").read_text())["files"]) == ["model.safetensors"]
 
 
-# What is refused
-
-
-def test_what_is_not_there_is_refused(run, tmp_path):
-    assert refusal(load, tmp_path / "none") == (
-        f"there is no run folder {tmp_path / 'none'}; "
-        "make one with echospan train --out, or take a model that is shipped"
-    )
-    remedy = "name a folder that echospan train made"
-    for name in ("model.safetensors", "config.json"):
-        (run / name).unlink()
-        assert refusal(load, run) == f"{run} has no {name}; {remedy}"
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_link_or_a_folder_in_place_of_a_file_is_refused(run, tmp_path, name):
-    (run / name).replace(tmp_path / "real")
-    said = f"{run / name} is no file of its own; name a folder that echospan train made"
-    (run / name).symlink_to(tmp_path / "real")
-    assert refusal(load, run) == said
-    (run / name).unlink()
-    (run / name).mkdir()
-    assert refusal(load, run) == said
-
-
-def test_settings_of_more_than_a_megabyte_are_refused(run):
-    path = run / "config.json"
-    whole = path.read_bytes()
-    path.write_bytes(whole + b" " * (1_000_000 - len(whole)))
-    assert load(run).max_delay == 2
-    path.write_bytes(whole + b" " * (1_000_001 - len(whole)))
-    assert refusal(load, run) == (
-        f"{path} is too large to be ours; name a folder that echospan train made"
-    )
-
-
-@pytest.mark.parametrize("text", ["[1]", "{}", '{"format": "2"}', '{"format": true}', "7"])
-def test_settings_of_another_program_are_refused(run, text):
-    (run / "config.json").write_text(text)
-    assert refusal(load, run) == (f"{run}/config.json is not of echospan; name a folder it made")
-
-
-def test_settings_that_are_no_json_are_refused(run):
-    (run / "config.json").write_text("{")
-    said = refusal(load, run)
-    assert said.startswith(f"{run}/config.json cannot be read (Expecting property name")
-    assert said.endswith("); train it anew with echospan train")
-
-
-def test_a_run_of_a_newer_echospan_is_refused(run):
-    changed(run, format=FORMAT + 1)
-    assert refusal(load, run) == (
-        f"{run} has format {FORMAT + 1}, newer than {FORMAT}; install a newer echospan"
-    )
-
-
-def test_settings_that_do_not_fit_the_weights_are_refused_before_anything_is_built(run):
-    config = json.loads((run / "config.json").read_text())
-    shape = "the read-outs are [12, 4], not"
-    again = "train it anew with echospan train"
-    for change, seen in (
-        ({"max_delay": 3}, f"{shape} [16, 4]"),
-        ({"hidden": 2**40}, f"{shape} [12, {2**40}]"),
-        ({"alphabet": "abcd"}, f"{shape} [15, 4]"),
-        ({"conditioning": "input"}, f"{shape} [4, 4]"),
-        ({"hidden": 0}, "hidden is 0; use a whole number of 1 or more"),
-        ({"delay": -1}, "delay is -1; use a whole number of 0 or more"),
-    ):
-        changed(run, model=config["model"] | change)
-        assert refusal(load, run) == f"{run}/config.json does not fit its model ({seen}); {again}"
-    for left_out in ("model", "training"):
-        (run / "config.json").write_text(
-            json.dumps({k: v for k, v in config.items() if k != left_out})
-        )
-        assert refusal(load, run) == (
-            f"{run}/config.json does not fit its model ('{left_out}'); {again}"
-        )
-
-
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("training", {"steps": 8}),
-        ("training", {"seed": 1}),
-        ("model", {"core": "lstm"}),
-        ("model", {"alphabet": "acb"}),
-        ("model", {"delay": 1}),
-    ],
-)
-def test_settings_that_were_changed_afterwards_are_seen(run, part, change):
-    config = json.loads((run / "config.json").read_text())
-    changed(run, **{part: config[part] | change})
-    assert refusal(load, run) == (
-        f"{run}/model.safetensors is damaged (its checksum differs); "
-        "train it anew with echospan train"
-    )
-
-
-def test_settings_in_another_order_are_the_same_settings(run):
-    config = json.loads((run / "config.json").read_text())
-    changed(run, model=dict(reversed(config["model"].items())))
-    assert load(run).max_delay == 2
-
-
-def test_a_run_that_was_made_before_there_was_some_setting_is_still_read(run):
-    config = json.loads((run / "config.json").read_text())
-    del config["model"]["delay"], config["training"]["fall"]
-    text = json.dumps([config["model"], config["training"], config["made"]], sort_keys=True)
-    weights = safetensors.torch.load_file(run / "model.safetensors")
-    (run / "config.json").write_text(
-        json.dumps(config | {"sha256": checkpoint._digest(text, weights)})
-    )
-    assert load_recipe(run)[1] == RECIPE
-
-
-def test_weights_that_are_changed_cut_or_foreign_are_refused(run):
-    path = run / "model.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert "(its checksum differs)" in refusal(load, run)
-    for other in (whole[:-1], b"", b"PK\x03\x04" * 100):
-        path.write_bytes(other)
-        said = refusal(load, run)
-        assert said.startswith(f"{path} is damaged (")
-        assert said.endswith("); train it anew with echospan train")
-    safetensors.torch.save_file({"other": torch.ones(1)}, path)
-    assert "damaged" in refusal(load, run)
-
-
-@pytest.mark.parametrize("what", [torch.nan, torch.inf])
-def test_a_weight_that_is_no_number_is_refused(model, tmp_path, what):
-    with torch.no_grad():
-        model.embedding.weight[0, 0] = what
-    run = save(model, RECIPE.training, tmp_path / "run", {})
-    assert refusal(load, run) == (
-        f"{run}/model.safetensors holds what is no number; train it anew with echospan train"
-    )
-
-
-def test_a_run_of_the_first_format_is_checked_by_its_weights_alone(run):
-    digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    changed(run, format=1, sha256=digest)
-    assert load(run).max_delay == 2
-    changed(run, sha256="0" * 64)
-    assert "(its checksum differs)" in refusal(load, run)
-    changed(run, format=2, sha256=digest)
-    assert "(its checksum differs)" in refusal(load, run)
-
-
-@pytest.mark.parametrize(("says", "known"), [({"echospan": "0.0.9"}, "0.0.9"), ({}, "?")])
-def test_a_run_of_the_second_format_says_only_which_echospan_made_it(run, says, known):
-    config = json.loads((run / "config.json").read_text())
-    del config["made"], config["echospan"]
-    text = json.dumps([config["model"], config["training"]], sort_keys=True)
-    weights = safetensors.torch.load_file(run / "model.safetensors")
-    told = config | says | {"format": 2, "sha256": checkpoint._digest(text, weights)}
-    (run / "config.json").write_text(json.dumps(told))
-    assert load(run).made == Made(training=RECIPE.training, versions={"echospan": known})
-
-
-@pytest.mark.parametrize("name", SNAPSHOTS)
-def test_a_run_that_is_unfinished_is_no_model_yet(tmp_path, name):
-    (tmp_path / name).write_bytes(b"")
-    assert refusal(load, tmp_path) == (
-        f"{tmp_path} holds a run that was not finished; go on with echospan train --resume"
-    )
-
-
 # Snapshots of a training under way
 
 
-def snapshot(step):
-    tensors = {"weight": torch.full((2, 3), float(step)), "past": torch.tensor([step])}
-    return Snapshot(RECIPE, tensors, {"step": step})
-
-
-def test_a_snapshot_comes_back_and_says_what_it_was_made_with(tmp_path):
+def test_a_snapshot_comes_back_as_it_was(tmp_path):
     write_snapshot(tmp_path / "run", snapshot(3))
     again = read_snapshot(tmp_path / "run")
-    assert again.recipe == RECIPE
-    assert set(again.tensors) == {"weight", "past"}
-    assert torch.equal(again.tensors["weight"], torch.full((2, 3), 3.0))
-    assert torch.equal(again.tensors["past"], torch.tensor([3]))
-    assert again.facts == {
-        "step": 3,
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-    }
+    assert again.recipe == snapshot(3).recipe
+    assert again.facts == snapshot(3).facts
+    assert again.facts["step"] == 3
+    assert set(again.tensors) == set(snapshot(3).tensors)
+    assert all(torch.equal(t, again.tensors[name]) for name, t in snapshot(3).tensors.items())
 
 
 def test_a_snapshot_cannot_be_changed_once_it_is_taken():
@@ -585,51 +406,6 @@ def test_the_newest_snapshot_counts_and_the_one_before_it_is_kept(tmp_path):
     assert read_snapshot(tmp_path).facts["step"] == 2
     (tmp_path / SNAPSHOTS[0]).unlink()
     assert read_snapshot(tmp_path).facts["step"] == 2
-
-
-def test_where_none_was_kept_there_is_none(tmp_path):
-    assert read_snapshot(tmp_path) is None
-    assert read_snapshot(tmp_path / "nowhere") is None
-
-
-def test_a_training_that_ends_while_its_snapshot_is_read_leaves_none(tmp_path, monkeypatch):
-    for step in (1, 2):
-        write_snapshot(tmp_path, snapshot(step))
-    regular = checkpoint._regular
-
-    def ended(path, *most):
-        path.unlink()
-        return regular(path, *most)
-
-    monkeypatch.setattr(checkpoint, "_regular", ended)
-    assert read_snapshot(tmp_path) is None
-
-
-def test_where_all_are_damaged_the_newest_is_named(tmp_path):
-    for name in SNAPSHOTS:
-        (tmp_path / name).write_bytes(b"")
-    said = refusal(read_snapshot, tmp_path)
-    assert said.startswith(f"{tmp_path / SNAPSHOTS[0]} is no whole snapshot (")
-    assert said.endswith("); train it anew with echospan train --overwrite")
-
-
-@pytest.mark.parametrize(
-    ("told", "reason"),
-    [
-        ({}, "'model'"),
-        ({"model": {"hidden": 0}, "training": {}, "facts": {}}, "hidden is 0; use a whole"),
-        ({"model": {"os": "rm"}, "training": {}, "facts": {}}, "ModelConfig.__init__() got an"),
-        ({"model": {}, "training": {"fall": 2}, "facts": {}}, "fall is 2"),
-        ({"model": {}, "training": {}, "facts": [1]}, "cannot convert"),
-        ({"model": {}, "training": {}, "facts": "ab"}, "dictionary update sequence"),
-    ],
-)
-def test_a_snapshot_of_what_cannot_be_is_refused(tmp_path, told, reason):
-    path = tmp_path / SNAPSHOTS[0]
-    path.write_bytes(sealed(told, {}))
-    said = refusal(read_snapshot, tmp_path)
-    assert said.startswith(f"{path} is no whole snapshot ({reason}")
-    assert said.endswith("); train it anew with echospan train --overwrite")
 
 
 def test_a_disk_that_refuses_a_snapshot_leaves_those_that_were_there(tmp_path, monkeypatch):
@@ -716,182 +492,3 @@ def test_a_file_for_a_folder_that_is_not_there_is_refused(tmp_path):
         f"{tmp_path / 'none' / 'file'} could not be written (No such file or directory); "
         "make room or name another place"
     )
-
-
-def test_a_link_to_a_file_is_followed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("sub").mkdir()
-    Path("sub/file").write_bytes(b"old")
-    Path("relative").symlink_to("sub/file")
-    Path("absolute").symlink_to(tmp_path / "sub" / "file")
-    Path("twice").symlink_to("relative")
-    for name in ("relative", "absolute", "twice"):
-        write_whole(name, name.encode())
-        assert Path(name).is_symlink()
-        assert Path("sub/file").read_bytes() == name.encode()
-    assert [p.name for p in Path("sub").iterdir()] == ["file"]
-
-
-def test_a_link_that_leads_nowhere_and_what_is_no_file_are_not_replaced(tmp_path):
-    (tmp_path / "dead").symlink_to("nowhere")
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-    for name, reason in (
-        ("dead", "is a link to nowhere, and nothing is there"),
-        ("folder", "is a folder, a pipe or a device and not a file"),
-        ("pipe", "is a folder, a pipe or a device and not a file"),
-    ):
-        assert reason in refusal(write_whole, tmp_path / name, b"")
-    assert refusal(write_whole, "a\0b", b"").startswith("'a\\x00b' is no path (")
-    assert "File name too long" in refusal(write_whole, tmp_path / ("a" * 300), b"")
-    assert (tmp_path / "dead").is_symlink()
-    assert (tmp_path / "pipe").is_fifo()
-
-
-NUMBERS = {
-    "whole": torch.arange(6).view(2, 3),
-    "turned": torch.arange(6.0).view(2, 3).T,
-    "complex": torch.tensor([1 + 2j]),
-    "none": torch.zeros(0, 3),
-    "one": torch.tensor(True),
-    "half": torch.tensor([1.5], dtype=torch.bfloat16),
-    "learnt": torch.ones(2, requires_grad=True),
-}
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(
-    told=st.dictionaries(
-        st.text(max_size=5).filter(lambda k: k not in ("format", "echospan")),
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers()),
-    ),
-    names=st.sets(st.sampled_from(sorted(NUMBERS))),
-)
-def test_what_is_sealed_is_unsealed(tmp_path, told, names):
-    write_whole(tmp_path / "file", sealed(told, {name: NUMBERS[name] for name in names}))
-    again, numbers = unsealed(tmp_path / "file", "state", "begin anew")
-    assert again == {"format": FORMAT, "echospan": echospan.__version__, **told}
-    assert set(numbers) == names
-    for name in names:
-        assert numbers[name].dtype == NUMBERS[name].dtype
-        assert torch.equal(numbers[name], NUMBERS[name])
-
-
-def test_numbers_that_were_unsealed_outlive_their_file(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(sealed({}, {"a": torch.arange(1000)}))
-    _, numbers = unsealed(path, "state", "")
-    path.write_bytes(b"")
-    numbers["a"] += 1
-    assert torch.equal(numbers["a"], torch.arange(1, 1001))
-
-
-def resealed(path, told, numbers, checksum=True, kept=None):
-    """As `sealed` writes it, with whatever inside."""
-    text = told if isinstance(told, str) else json.dumps(told)
-    kept = {"echospan": text} if kept is None else kept
-    if checksum:
-        kept["sha256"] = checkpoint._digest(text, numbers)
-    path.write_bytes(safetensors.torch.save(numbers, kept))
-
-
-def test_a_sealed_file_that_was_changed_is_damaged(tmp_path):
-    path, numbers = tmp_path / "file", {"a": torch.arange(4), "b": torch.ones(2, 2)}
-    told = {"format": 2}
-    resealed(path, told, numbers)
-    whole = path.read_bytes()
-    assert unsealed(path, "state", "begin anew")[0] == told
-    kept = {"echospan": json.dumps(told), "sha256": checkpoint._digest(json.dumps(told), numbers)}
-    for other in (
-        {"a": torch.arange(4) + 1, "b": numbers["b"]},  # another number
-        {"a": torch.arange(4).view(2, 2), "b": numbers["b"]},  # another shape
-        {"a": torch.arange(4).view(torch.float64), "b": numbers["b"]},  # another type
-        {"a": numbers["a"], "c": numbers["b"]},  # another name
-        {"a": numbers["a"]},  # one left out
-    ):
-        resealed(path, told, other, checksum=False, kept=dict(kept))
-        assert refusal(unsealed, path, "state", "begin anew") == (
-            f"{path} is damaged (its checksum differs); begin anew"
-        )
-    resealed(path, told, numbers, False, kept | {"echospan": json.dumps(told | {"more": 1})})
-    assert refusal(unsealed, path, "state", "x") == f"{path} is damaged (its checksum differs); x"
-    path.write_bytes(whole)
-    assert unsealed(path, "state", "")[0] == told
-
-
-def test_a_sealed_file_of_a_newer_echospan_says_so_whatever_else_is_in_it(tmp_path):
-    resealed(tmp_path / "file", {"format": FORMAT + 1}, {}, checksum=False)
-    assert refusal(unsealed, tmp_path / "file", "state", "begin anew") == (
-        f"{tmp_path / 'file'} has format {FORMAT + 1}, newer than {FORMAT}; "
-        "install a newer echospan"
-    )
-    resealed(tmp_path / "file", {"format": 1}, {})
-    assert unsealed(tmp_path / "file", "state", "") == ({"format": 1}, {})
-
-
-@pytest.mark.parametrize(
-    ("told", "checksum", "reason"),
-    [
-        ("{", True, "Expecting property name"),
-        ("{}", True, "'format'"),
-        ("[1]", True, "list indices must be"),
-        ('{"format": "2"}', True, "'>' not supported"),
-        ('{"format": 2}', False, "'sha256'"),
-    ],
-)
-def test_what_another_program_wrote_is_no_whole_one_of_ours(tmp_path, told, checksum, reason):
-    path = tmp_path / "file"
-    resealed(path, told, {"a": torch.ones(1)}, checksum)
-    said = refusal(unsealed, path, "state of a stream", "begin anew")
-    assert said.startswith(f"{path} is no whole state of a stream ({reason}")
-    assert said.endswith("); begin anew")
-    assert "\n" not in said
-
-
-def test_numbers_without_a_word_with_them_are_refused(tmp_path):
-    safetensors.torch.save_file({"a": torch.ones(1)}, tmp_path / "file")
-    assert refusal(unsealed, tmp_path / "file", "state", "begin anew") == (
-        f"{tmp_path / 'file'} is no whole state ('echospan'); begin anew"
-    )
-    assert refusal(unsealed, tmp_path / "none", "state", "begin anew") == (
-        f"{tmp_path} has no none; name a folder that echospan train made"
-    )
-
-
-# What a run says it recalls
-
-
-def test_recall_is_read_from_a_runs_evaluation(run):
-    told = {"delays": [{"recall": 1, "bits": 2.0}, {"recall": 0.5}]}
-    (run / "evaluation.json").write_text(json.dumps(told) + " " * 9_000_000)
-    assert measured_recall(str(run)) == [1.0, 0.5]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("", "[]", "{}", '{"delays": 1}', '{"delays": [{}]}', '{"delays": [{"recall": "x"}]}'),
-        '{"delays": []}' + " " * 10_000_000,
-    ],
-    ids=len,
-)
-def test_where_an_evaluation_cannot_be_read_there_is_none(run, text):
-    assert measured_recall(run) is None
-    (run / "evaluation.json").write_text(text)
-    assert measured_recall(run) is None
-
-
-# The fingerprint of a model
-
-
-def test_equal_models_have_equal_fingerprints_and_others_other_ones(model):
-    assert len(fingerprint(model)) == 64
-    same = EchoModel(RECIPE.model)
-    same.load_state_dict(model.state_dict())
-    assert fingerprint(same) == fingerprint(model)
-    other = EchoModel(replace(RECIPE.model, delay=1))
-    other.load_state_dict(model.state_dict())
-    assert fingerprint(other) != fingerprint(model)
-    with torch.no_grad():
-        same.readouts.bias[0] += 1
-    assert fingerprint(same) != fingerprint(model)

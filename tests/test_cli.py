@@ -118,7 +118,7 @@ def test_damaged_and_foreign_runs_are_refused(fixed_run, tmp_path, capsys):
         ("model.safetensors", lambda b: b[:2000] + bytes([b[2000] ^ 1]) + b[2001:]),
         ("config.json", lambda b: b"{}"),
         ("config.json", lambda b: b[:20]),
-        ("config.json", lambda b: b.replace(b'"format": 3', b'"format": 99')),
+        ("config.json", lambda b: b.replace(b'"format": 4', b'"format": 99')),
         ("config.json", lambda b: b.replace(b'"hidden": 64', b'"hidden": 65')),
     ):
         folder = tmp_path / "damaged"

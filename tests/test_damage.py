@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from echospan import cli
-from echospan.checkpoint import load, sealed
+from echospan.checkpoint import load
 from echospan.cores import CORES
 from echospan.errors import EchospanError, RunError
 from echospan.model import EchoModel
@@ -154,21 +154,8 @@ def test_weights_that_are_no_numbers_are_refused_though_their_checksum_is_right(
     with torch.no_grad():
         model.readouts.bias[0] = torch.nan
     save(model, TrainingConfig(), tmp_path / "run", {})
-    with pytest.raises(RunError, match="holds what is no number"):
+    with pytest.raises(RunError, match="holds nan or infinity"):
         load(tmp_path / "run")
-
-
-def test_a_run_of_the_first_format_is_still_read(run):
-    import hashlib
-
-    told = json.loads((run / "config.json").read_text())
-    told["format"] = 1
-    told["sha256"] = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    (run / "config.json").write_text(json.dumps(told))
-    assert load(run).max_delay == 2
-    (run / "config.json").write_text(json.dumps(told | {"sha256": "0" * 64}))
-    with pytest.raises(RunError, match="checksum differs"):
-        load(run)
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -200,17 +187,6 @@ def test_a_state_is_refused_by_another_model_and_the_stream_goes_on(whole, tmp_p
     with pytest.raises(RunError, match="is of another model"):
         stream.restore(files[0])
     assert one + stream.push("cabb") == Stream(model, 1).push("abcacabb")
-
-
-def test_a_state_that_does_not_fit_is_refused(whole, tmp_path):
-    from echospan.checkpoint import fingerprint
-
-    model = EchoModel(ModelConfig(alphabet="abc", max_delay=2, hidden=8))
-    told = {"model": fingerprint(model), "empty": False}
-    for parts in ({}, {"0000": torch.zeros(1, 1, 9)}):
-        (tmp_path / "state").write_bytes(sealed(told, parts))
-        with pytest.raises(RunError, match="does not fit its model"):
-            Stream(model).restore(tmp_path / "state")
 
 
 def test_a_stream_is_stopped_and_taken_up_again_on_the_command_line(whole, tmp_path):

@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ import pytest
 import torch
 
 from echospan.benching import CellResult
-from echospan.checkpoint import Snapshot, load, read_snapshot, save, write_snapshot
+from echospan.checkpoint import load, read_snapshot, save, write_snapshot
 from echospan.errors import EchospanError, StoreError
 from echospan.grids import Grid
 from echospan.model import EchoModel
 from echospan.recipes import ModelConfig, Recipe
 from echospan.store import Store
 from echospan.streaming import Stream
+from taken import snapshot
 
 STEPS = ("open", "os.mkdir", "os.rename", "os.chmod", "os.remove", "os.rmdir")
 """The audit events of what changes a folder."""
@@ -116,12 +117,13 @@ def read_run(folder: Path) -> object:
 
 
 def write_a_snapshot(folder: Path, mark: float) -> None:
-    write_snapshot(folder / "run", Snapshot(RECIPE, {"mark": torch.tensor(mark)}, {}))
+    taken = snapshot(2)
+    write_snapshot(folder / "run", replace(taken, facts=taken.facts | {"seconds": mark}))
 
 
 def read_a_snapshot(folder: Path) -> object:
     kept = read_snapshot(folder / "run")
-    return None if kept is None else kept.tensors["mark"].item()
+    return None if kept is None else kept.facts["seconds"]
 
 
 def write_state(folder: Path, mark: float) -> None:

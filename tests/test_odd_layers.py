@@ -249,3 +249,50 @@ def test_what_a_module_keeps_at_the_start_follows_it_to_another_dtype():
 
     core = as_core(StartsSomewhere()).double()
     assert core(torch.randn(2, 5, 4, dtype=torch.float64))[0].dtype == torch.float64
+
+
+class Immutable(dict):
+    def __setitem__(self, name, value):
+        raise AttributeError("it does not change")
+
+
+class Closed(list):
+    def __iter__(self):
+        raise PermissionError("look elsewhere")
+
+
+class Pair(tuple):
+    def __new__(cls, first, second):
+        return super().__new__(cls, (first, second))
+
+
+class Single:
+    only = None
+
+    def __new__(cls):
+        cls.only = cls.only or super().__new__(cls)
+        return cls.only
+
+
+def test_containers_that_cannot_be_made_anew_stay_as_they_are():
+    things = [Immutable(a=1), Closed([1]), Pair(1, 2), Single(), torch.Size([2]), range(3)]
+    things[3].names, things[3].itself = ["a"], things
+    layer = Gru(things=list(things), **{f"thing{i}": thing for i, thing in enumerate(things)})
+    assert as_core(layer).carries == "state"
+    assert all(a is b for a, b in zip(layer.things, things, strict=True))
+    assert things[3].names == ["a"]
+
+
+def test_a_state_may_hold_settings_and_things_that_are_no_tensors():
+    class State:
+        def __init__(self, h):
+            self.h, self.lock, self.kind = h, Single(), Pair(1, torch.float32)
+
+    class Layer(Gru):
+        def forward(self, x, state=None):
+            y, h = self.gru(x, None if state is None else state.h)
+            return y, State(h)
+
+    core = as_core(Layer())
+    _, state = core(torch.randn(2, 5, 4))
+    assert [t.shape for t in state] == [(2, 1, 8)]

@@ -8,35 +8,61 @@ import contextlib
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from echospan import __version__
-from echospan.devices import standard_modes
-from echospan.errors import EchospanError, RunError, by_caller, first_line, option
+from echospan.errors import RunError, by_caller, option
+from echospan.json_fields import document, members, string
 from echospan.model import EchoModel
-from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
+from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.run_format import (
+    EVALUATION,
+    FORMAT,
+    HISTORY,
+    MANIFEST,
+    VERIFIED,
+    WEIGHTS,
+    Config,
+    check_format,
+    made_as_json,
+    manifest,
+    parse_config,
+    parse_evaluation,
+    parse_recipe,
+)
+from echospan.snapshots import Facts, check_specs, check_values
 from echospan.storage.atomic import follow
 from echospan.storage.atomic import write_whole as write_whole
 from echospan.storage.folder import LOCK, ClaimedFolder, claim, complete, digest
+from echospan.storage.reading import (
+    digest_regular,
+    is_folder,
+    open_folder,
+    open_regular,
+    read_regular,
+    settled,
+)
 from echospan.storage.run_folder import RUN, RunState, inspect, is_snapshot
 from echospan.storage.run_folder import SNAPSHOTS as SNAPSHOTS
+from echospan.storage.tensor_file import Spec, TensorFile, differences
+from echospan.unfilled import Unfilled, memory_errors
 from echospan.validation import path as a_path
 
-FORMAT = 3
-"""Version of the run folder; a newer one is refused. The checksum of 1 was of the weights alone,
-that of 2 of settings and weights; since 3 the folder says how the model was made."""
-
-
 _OUT = by_caller("", " with --out")
+
+_LARGEST_CONFIG = 1_000_000
+_LARGEST_EVALUATION = 10_000_000
+_LARGEST_HISTORY = 2**29
+"""Bytes: it is read in pieces, and hashed in less than a second."""
+_LARGEST_FILE = 2**40
+"""Bytes: what a file of tensors holds is compared with what is needed before it is read."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,41 @@ class Snapshot:
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     """What is no tensor, as JSON has it."""
+
+
+def run_files(
+    model: EchoModel, training: TrainingConfig, files: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Return the contents of a run folder by name, the manifest last.
+
+    Args:
+        model: What is saved.
+        training: How it was trained.
+        files: Further files by name, as text.
+
+    Raises:
+        RunError: For an evaluation that `load` would refuse.
+    """
+    if EVALUATION in files:
+        try:
+            parse_evaluation(files[EVALUATION].encode(), model.max_delay + 1)
+        except ValueError as e:
+            raise RunError(
+                f"the evaluation is not one of this model ({e})",
+                "give what as_report returns, or leave it out",
+            ) from None
+    named = {k: v.detach().to("cpu", copy=True) for k, v in model.state_dict().items()}
+    contents = {WEIGHTS: safetensors.torch.save({k: v.contiguous() for k, v in named.items()})}
+    contents |= {name: text.encode() for name, text in files.items()}
+    config = {
+        "format": FORMAT,
+        "echospan": __version__,
+        "model": asdict(model.config),
+        "training": asdict(training),
+        "made": made_as_json(model.made),
+        "files": {name: digest(data) for name, data in contents.items()},
+    }
+    return {**contents, MANIFEST: manifest(config)}
 
 
 def check_output(folder: str | Path, overwrite: bool = False) -> Path:
@@ -141,24 +202,7 @@ def write_run(
 
     Raises RunError where the disk refuses; a run that was there is then whole.
     """
-    named = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    config: dict[str, Any] = {
-        "format": FORMAT,
-        "echospan": __version__,
-        "model": asdict(model.config),
-        "training": asdict(training),
-        "made": None,
-    }
-    if model.made is not None:
-        config["made"] = asdict(model.made)
-        del config["made"]["training"]  # stands beside it
-    config["sha256"] = _digest(_decides(config), named)
-    contents = {
-        "model.safetensors": safetensors.torch.save(named),
-        **{name: text.encode() for name, text in files.items()},
-    }
-    config["files"] = {name: digest(data) for name, data in contents.items()}
-    contents[RUN.manifest] = (json.dumps(config, indent=2) + "\n").encode()
+    contents = run_files(model, training, files)
     if not keep_snapshots:
         _set_foreign_snapshots_aside(run)
     run.commit(RUN, contents, remove=() if keep_snapshots else SNAPSHOTS)
@@ -174,11 +218,10 @@ def write_snapshot(folder: Path | ClaimedFolder, snapshot: Snapshot, first: bool
 
     Raises RunError where the disk refuses; the snapshots that are there stay whole.
     """
-    facts = snapshot.facts | {"torch": torch.__version__, "threads": torch.get_num_threads()}
     text = {
         "model": asdict(snapshot.recipe.model),
         "training": asdict(snapshot.recipe.training),
-        "facts": facts,
+        "facts": snapshot.facts,
     }
     newest, before = SNAPSHOTS
     try:
@@ -206,122 +249,126 @@ def _set_foreign_snapshots_aside(run: ClaimedFolder) -> None:
             run.set_aside(name)
 
 
-def read_snapshot(folder: Path) -> Snapshot | None:
-    """The newest whole snapshot of a run folder; None where none is there.
+def read_snapshot(folder: Path, core: nn.Module | None = None) -> Snapshot | None:
+    """Return the newest whole snapshot of a run folder; None where none is there.
 
-    Raises RunError where those that are there are damaged, foreign or newer.
+    Args:
+        folder: The run folder.
+        core: The core, where the training has one of its own instead of the recipe's.
+
+    Raises:
+        RunError: Where those that are there are damaged, foreign or of another format.
     """
     refused: RunError | None = None
     for name in SNAPSHOTS:
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):
             try:
-                return _snapshot(folder / name)
+                return _snapshot(folder / name, core)
             except RunError as e:
                 # The training that it is of may have gone on, or ended, meanwhile.
-                if (folder / name).exists():
+                if os.path.lexists(folder / name):
                     refused = refused or e
     if refused is not None:
         raise refused
     return None
 
 
-def _snapshot(path: Path) -> Snapshot:
+def _snapshot(path: Path, core: nn.Module | None) -> Snapshot:
     again = "train it anew with echospan train --overwrite"
-    told, tensors = unsealed(path, "snapshot", again)
+    recipe = Recipe()
+
+    def check(said: dict[str, Any], specs: Mapping[str, Spec]) -> None:
+        nonlocal recipe
+        members(said, {"format", "echospan", "model", "training", "facts"})
+        recipe = parse_recipe(said)
+        check_specs(recipe, Facts.parse(said["facts"], recipe), specs, core)
+
+    facts, tensors = unsealed(path, "snapshot", again, check)
     try:
-        recipe = Recipe(
-            model=ModelConfig(**told["model"]), training=TrainingConfig(**told["training"])
-        )
-        return Snapshot(recipe, tensors, dict(told["facts"]))
-    except (EchospanError, KeyError, TypeError, ValueError) as e:
-        raise RunError(f"{path} is no whole snapshot ({e})", again) from None
+        check_values(recipe, Facts.parse(facts["facts"], recipe), tensors)
+    except ValueError as e:
+        raise RunError(f"{path} is not a whole snapshot ({e})", again) from None
+    return Snapshot(recipe, tensors, facts["facts"])
 
 
 def sealed(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
-    """Tensors and what JSON tells of them as a file of safetensors, with a checksum over both."""
-    text = json.dumps({"format": FORMAT, "echospan": __version__, **told})
-    kept = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    """Return a file of safetensors that holds tensors and facts, with a checksum over both.
+
+    Args:
+        told: Facts for JSON.
+        tensors: Tensors by name.
+    """
+    text = json.dumps({"format": FORMAT, "echospan": __version__, **told}, allow_nan=False)
+    # A copy of each: one tensor may have two names.
+    kept = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in tensors.items()}
     return safetensors.torch.save(kept, {"echospan": text, "sha256": _digest(text, kept)})
 
 
-def unsealed(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What `sealed` wrote; RunError for what is damaged, foreign or newer. Never unpickles."""
+def unsealed(
+    path: Path,
+    what: str,
+    remedy: str,
+    check: Callable[[dict[str, Any], Mapping[str, Spec]], None] | None = None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return facts and tensors of a file that `sealed` made; never unpickles.
+
+    Args:
+        path: The file.
+        what: What it is, in messages.
+        remedy: What the caller can do where it is not whole.
+        check: Called with the facts, and with types and shapes of the tensors, before any tensor
+            is read or allocated; raises ValueError for what is not wanted.
+
+    Raises:
+        RunError: For a file that is missing, damaged, foreign or of another format.
+    """
+    return settled(lambda: _unsealed(path, what, remedy, check), [path, path.parent])
+
+
+def _unsealed(
+    path: Path,
+    what: str,
+    remedy: str,
+    check: Callable[[dict[str, Any], Mapping[str, Spec]], None] | None,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safetensors.safe_open(_regular(path), "pt") as f:
-            kept = f.metadata() or {}
-            tensors = {name: f.get_tensor(name).clone() for name in f.keys()}  # noqa: SIM118
-        told: Any = json.loads(kept["echospan"])
-        if told["format"] > FORMAT:
-            raise RunError(
-                f"{path} has format {told['format']}, newer than {FORMAT}",
-                "install a newer echospan",
-            )
-        if _digest(kept["echospan"], tensors) != kept["sha256"]:
+        with open_regular(path, _LARGEST_FILE) as file:
+            tensor_file = TensorFile(file)
+            if set(tensor_file.metadata) != {"echospan", "sha256"}:
+                raise ValueError("it was not written by echospan")
+            text = tensor_file.metadata["echospan"]
+            facts = document(text)
+            if not isinstance(facts, dict):
+                raise ValueError("its facts are no object")
+            check_format(facts.get("format"), path)
+            string(facts.get("echospan"), "echospan", 100)
+            if check is not None:
+                check(facts, tensor_file.specs)
+            tensors, _ = tensor_file.read()
+        if _digest(text, tensors) != tensor_file.metadata["sha256"]:
             raise RunError(f"{path} is damaged (its checksum differs)", remedy)
-        return dict(told), tensors
-    except RunError:
-        raise
-    except (
-        OSError,
-        safetensors.SafetensorError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ) as e:
-        raise RunError(f"{path} is no whole {what} ({first_line(e)})", remedy) from None
+    except ValueError as e:
+        raise RunError(f"{path} is not a whole {what} ({e})", remedy) from None
+    except MemoryError:
+        raise too_large(path) from None
+    return facts, tensors
+
+
+def too_large(path: Path) -> RunError:
+    """Return the error of a file whose tensors do not fit into memory."""
+    return RunError(
+        f"there is not enough memory to read {path}", "read it on a machine that has more"
+    )
 
 
 def fingerprint(model: EchoModel) -> str:
-    """Sixty-four digits that are the same for models of equal settings and weights."""
+    """Return 64 digits that are the same for models of equal settings and weights."""
     named = {k: v.detach().cpu() for k, v in model.state_dict().items()}
     return _digest(json.dumps(asdict(model.config), sort_keys=True), named)
 
 
-def _config(path: Path, again: str) -> dict[str, Any]:
-    """What config.json says, once it is sure that it is ours and not newer."""
-    try:
-        config: Any = json.loads(_regular(path / "config.json", 1_000_000).read_bytes())
-    except (OSError, ValueError, RecursionError) as e:
-        if isinstance(e, RunError):
-            raise
-        raise RunError(f"{path}/config.json cannot be read ({e})", again) from None
-    kind = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(kind, int) or isinstance(kind, bool):
-        raise RunError(f"{path}/config.json is not of echospan", "name a folder it made")
-    if kind > FORMAT:
-        raise RunError(f"{path} has format {kind}, newer than {FORMAT}", "install a newer echospan")
-    return dict(config)
-
-
-def _regular(path: Path, most: int | None = None) -> Path:
-    """The path, if a file of at most so many bytes is there itself, and no link to another place.
-
-    What is a pipe, a device or a link into some other folder is not ours, and may never end.
-    """
-    try:
-        seen = path.lstat()
-    except OSError:
-        raise RunError(
-            f"{path.parent} has no {path.name}", "name a folder that echospan train made"
-        ) from None
-    if not stat.S_ISREG(seen.st_mode) or (most is not None and seen.st_size > most):
-        what = "no file of its own" if not stat.S_ISREG(seen.st_mode) else "too large to be ours"
-        raise RunError(f"{path} is {what}", "name a folder that echospan train made")
-    return path
-
-
-def _decides(config: Mapping[str, Any]) -> str:
-    """What config.json holds of settings, and of how the model was made, as text.
-
-    What it holds, not what is known by now.
-    """
-    parts = ("model", "training", "made") if config["format"] > 2 else ("model", "training")
-    return json.dumps([config[part] for part in parts], sort_keys=True)
-
-
 def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of all that a snapshot holds: names, types, shapes and numbers."""
+    """Return a digest of text and tensors: names, types, shapes and numbers."""
     total = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         t = tensors[name].contiguous()
@@ -330,82 +377,148 @@ def _digest(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def load(folder: str | Path) -> EchoModel:
-    """The model of a run folder, in `eval()`, on the CPU.
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read and verified."""
 
-    Raises RunError, naming file and reason, for what is missing, damaged, foreign or newer.
+    model: EchoModel
+    """In `eval()`, on the CPU."""
+    recipe: Recipe
+    """What made it."""
+    recall: tuple[float, ...] | None
+    """Recall at each delay, as its evaluation has it; None where the run has no evaluation."""
+
+
+def load(folder: str | Path) -> EchoModel:
+    """Return the model of a run folder, in `eval()`, on the CPU.
+
+    Every byte that is used is read once and verified: one checksum stands for settings, weights,
+    evaluation, history and origin. It never unpickles, and draws no random numbers.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        RunError: For what is missing, damaged, foreign or of another format; names the file.
     """
-    return load_recipe(folder)[0]
+    return load_run(folder).model
 
 
 def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
-    """As `load`, and the recipe that made the model."""
+    """Return the model as `load` does, and the recipe that made it."""
+    run = load_run(folder)
+    return run.model, run.recipe
+
+
+def load_run(folder: str | Path, *, links: bool = False) -> Run:
+    """Return all that a run folder holds, verified as `load` does.
+
+    Args:
+        folder: The run folder.
+        links: Whether its files may be symbolic links, as in the cache of the Hugging Face Hub.
+
+    Raises:
+        RunError: As `load`.
+    """
     path = a_path("folder", folder)
+    return settled(
+        lambda: _load_run(path, links), [path, *(path / name for name in (MANIFEST, *VERIFIED))]
+    )
+
+
+def _load_run(path: Path, links: bool) -> Run:
     again = "train it anew with echospan train"
-    if not path.is_dir():
+    if not is_folder(path):
         raise RunError(
             f"there is no run folder {path}",
             "make one with echospan train --out, or take a model that is shipped",
         )
     complete(path)
-    if not (path / RUN.manifest).exists():
-        state = inspect(path)
-        if state is RunState.UNFINISHED:
-            raise RunError(
-                f"{path} holds a run that was not finished", "go on with echospan train --resume"
-            )
-        if state is RunState.EMPTY and (path / LOCK).exists():
-            raise RunError(
-                f"{path} holds a training that has saved nothing yet",
-                "wait for its end, or train it with echospan train --resume",
-            )
-    config = _config(path, again)
-    weights = path / "model.safetensors"
-    try:
-        recipe = Recipe(
-            model=ModelConfig(**config["model"]), training=TrainingConfig(**config["training"])
+    with open_folder(path) as descriptor:
+        if not os.path.lexists(path / MANIFEST):
+            _check_state(path)
+        data = read_regular(path / MANIFEST, _LARGEST_CONFIG, folder=descriptor, links=links)
+        config = parse_config(data, path / MANIFEST, again)
+        model = _load_model(path / WEIGHTS, config, descriptor, links, again)
+        recall = None
+        if EVALUATION in config.files:
+            name = path / EVALUATION
+            data = read_regular(name, _LARGEST_EVALUATION, folder=descriptor, links=links)
+            _check_digest(name, hashlib.sha256(data).hexdigest(), config, again)
+            try:
+                recall = parse_evaluation(data, model.max_delay + 1)
+            except ValueError as e:
+                raise RunError(f"{name} is not an evaluation of this model ({e})", again) from None
+        if HISTORY in config.files:
+            name = path / HISTORY
+            hashed = digest_regular(name, _LARGEST_HISTORY, folder=descriptor, links=links)
+            _check_digest(name, hashed, config, again)
+    return Run(model, config.recipe, recall)
+
+
+def _check_state(path: Path) -> None:
+    """Raise RunError for a folder of a training that has not ended."""
+    state = inspect(path)
+    if state is RunState.UNFINISHED:
+        raise RunError(
+            f"{path} holds a run that was not finished", "go on with echospan train --resume"
         )
-        with safetensors.safe_open(_regular(weights), "pt") as f:
-            # What the file has room for bounds what is built: a claim alone costs no memory.
-            shape = f.get_slice("readouts.weight").get_shape()
-            rows = (len(recipe.model.alphabet) + 1) * (
-                1 if recipe.model.conditioning == "input" else recipe.model.max_delay + 1
-            )
-            if shape != [rows, recipe.model.hidden]:
-                raise RunError(
-                    f"{path}/config.json does not fit its model (the read-outs are {shape}, not "
-                    f"{[rows, recipe.model.hidden]})",
-                    again,
-                )
-            named = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-        if config["format"] == 1:
-            fits = hashlib.sha256(weights.read_bytes()).hexdigest() == config.get("sha256")
-        else:
-            fits = _digest(_decides(config), named) == config.get("sha256")
-        if not fits:
-            raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
-        if not all(t.isfinite().all() for t in named.values()):
-            raise RunError(f"{path}/model.safetensors holds what is no number", again)
-        with standard_modes():  # on the CPU, whatever device is the default
-            model = EchoModel(recipe.model)
-        model.load_state_dict(named)
-        made = config.get("made", {"versions": {"echospan": config.get("echospan", "?")}})
-        if made is not None:
-            model.made = Made(training=recipe.training, **made)
-    except RunError:
-        raise
-    except safetensors.SafetensorError as e:
-        raise RunError(f"{path}/model.safetensors is damaged ({e})", again) from None
-    except (EchospanError, KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = (str(e).splitlines() or [""])[-1].strip()  # torch says first that there is one
-        raise RunError(f"{path}/config.json does not fit its model ({reason})", again) from None
-    return model.eval(), recipe
+    if state is RunState.EMPTY and os.path.lexists(path / LOCK):
+        raise RunError(
+            f"{path} holds a training that has saved nothing yet",
+            "wait for its end, or train it with echospan train --resume",
+        )
 
 
-def measured_recall(folder: str | Path) -> list[float] | None:
-    """Recall by delay as a run's evaluation has it; None where none is there that can be read."""
+def _check_digest(path: Path, digest: str, config: Config, remedy: str) -> None:
+    if digest != config.files[path.name]:
+        raise RunError(f"{path} is damaged (its checksum differs)", remedy)
+
+
+def _load_model(path: Path, config: Config, folder: int, links: bool, remedy: str) -> EchoModel:
     try:
-        told = json.loads(_regular(Path(folder) / "evaluation.json", 10_000_000).read_bytes())
-        return [float(d["recall"]) for d in told["delays"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        with open_regular(path, _LARGEST_FILE, folder=folder, links=links) as file:
+            tensor_file = TensorFile(file)
+            try:
+                model = _fitting(config.recipe.model, tensor_file)
+            except ValueError as e:
+                raise RunError(f"{path} does not fit {MANIFEST} ({e})", remedy) from None
+            tensors, digest = tensor_file.read()
+    except ValueError as e:
+        raise RunError(f"{path} is damaged ({e})", remedy) from None
+    except MemoryError:
+        raise too_large(path) from None
+    _check_digest(path, digest, config, remedy)
+    if not all(t.isfinite().all() for t in tensors.values()):
+        raise RunError(f"{path} holds nan or infinity", remedy)
+    model.load_state_dict(tensors, assign=True)
+    model.made = config.made
+    return model.to(model.readouts.weight.dtype).eval()
+
+
+def _fitting(config: ModelConfig, file: TensorFile) -> EchoModel:
+    """Return a model without weights that has exactly the tensors of a file.
+
+    Raises ValueError, before anything of the size of the claim is made, where there is none.
+    """
+    # The widths of the readouts bound what a constructor loops over.
+    rows = (len(config.alphabet) + 1) * (
+        1 if config.conditioning == "input" else config.max_delay + 1
+    )
+    weight = file.specs.get("readouts.weight")
+    if weight is None or weight.shape != (rows, config.hidden):
+        shape = "missing" if weight is None else list(weight.shape)
+        raise ValueError(f"readouts.weight is {shape}, not {[rows, config.hidden]}")
+    if not weight.dtype.is_floating_point:
+        raise ValueError(f"readouts.weight is {weight}, not of floating point")
+    with memory_errors(), torch.inference_mode(False), torch.device("cpu"), Unfilled(file.numel):
+        model = EchoModel(config)
+    wanted = {name: Spec.of(t) for name, t in model.state_dict().items()}
+    # A model may have been saved in another precision than the one that models are made in.
+    wanted = {
+        name: replace(spec, dtype=weight.dtype) if spec.dtype.is_floating_point else spec
+        for name, spec in wanted.items()
+    }
+    if difference := differences(file.specs, wanted):
+        raise ValueError(difference)
+    return model

@@ -22,6 +22,7 @@ from echospan.cores import as_core, copy_module
 from echospan.cores.protocol import State, map_state, tensors
 from echospan.devices import standard_modes
 from echospan.errors import CheckError, CoreError, SettingError, first_line
+from echospan.generators import preserved
 from echospan.sizing import build, check_storage, initialised, note_of, reread_inputs
 
 MakeCore = Callable[[int, int], nn.Module]
@@ -50,16 +51,11 @@ LEARNING_RATE = 1e-2
 
 @contextmanager
 def _seeded(seed: int = 0) -> Iterator[None]:
-    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            yield
-    finally:
-        random.setstate(pythons)
-        np.random.set_state(numpys)  # noqa: NPY002
+    with preserved():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        yield
 
 
 def _made(make: MakeCore, seed: int = 0) -> nn.Module:

@@ -2,30 +2,28 @@
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from echospan import shipping
 from echospan.alphabet import BLANK_MARK, NAMED
-from echospan.checkpoint import load, save
+from echospan.checkpoint import load, load_run, save
 from echospan.errors import RunError, SettingError, first_line
 from echospan.evaluation import as_report, evaluate
 from echospan.model import EchoModel
 from echospan.recipes import Recipe, TrainingConfig, command
+from echospan.run_format import EVALUATION, MANIFEST, VERIFIED, check_evaluation
+from echospan.storage.reading import is_folder
 from echospan.streaming import Stream
 from echospan.text import percent, shown
+from echospan.unfilled import Unfilled
 from echospan.validation import kind, not_allowed, text
 from echospan.validation import path as a_path
 
 _EVALUATED = {"delays", "blank_accuracy", "span", "target", "recalled_bits"}
 """What a model card is filled from."""
-
-_FILES = ("config.json", "model.safetensors")
 
 
 def save_pretrained(
@@ -48,8 +46,10 @@ def save_pretrained(
     training = model.made.training if model.made else TrainingConfig()
     if evaluation is None:
         evaluation = as_report(model, evaluate(model), training.target, {"stream": None})
+    else:
+        _check_evaluation(model, evaluation)
     files = {
-        "evaluation.json": json.dumps(evaluation, indent=2) + "\n",
+        EVALUATION: json.dumps(evaluation, indent=2) + "\n",
         "README.md": card(model, name or str(folder), evaluation, license),
     }
     return save(model, training, folder, files, overwrite)
@@ -59,7 +59,7 @@ def from_pretrained(
     name: str | Path, *, revision: str | None = None, token: str | None = None
 ) -> EchoModel:
     """As EchoModel's method."""
-    if a_path("name", name).is_dir():
+    if is_folder(a_path("name", name)):
         return load(name)
     if name in shipping.names():
         return shipping.shipped(str(name))
@@ -71,21 +71,16 @@ def from_pretrained(
     hub = _hub()
     try:
         there = hub.snapshot_download(
-            name, revision=revision, token=token, allow_patterns=list(_FILES)
+            name, revision=revision, token=token, allow_patterns=[MANIFEST, *VERIFIED]
         )
     except Exception as e:  # of the Hub, the network or the disk; their classes vary by version
         raise _refused(f"{name} cannot be had from the Hub", e) from None
-    with tempfile.TemporaryDirectory(prefix="echospan-") as made:
-        # The Hub's cache is made of links, which no run folder may hold.
-        for file in _FILES:
-            if (Path(there) / file).exists():
-                shutil.copyfile(Path(there) / file, Path(made) / file)
-        try:
-            return load(made)
-        except RunError as e:
-            raise RunError(
-                e.fact.replace(made, name), "ask those who share it, or name another revision"
-            ) from None
+    try:
+        return load_run(there, links=True).model  # the Hub's cache is made of links
+    except RunError as e:
+        raise RunError(
+            e.fact.replace(str(there), name), "ask those who share it, or name another revision"
+        ) from None
 
 
 def push_to_hub(
@@ -136,7 +131,7 @@ def _refused(fact: str, e: Exception) -> RunError:
 
 
 def _refuse_foreign_core(model: EchoModel) -> None:
-    with torch.random.fork_rng(devices=[]):
+    with Unfilled():
         ours = EchoModel(model.config)
     shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (ours, model)]
     if type(ours.core) is not type(model.core) or shapes[0] != shapes[1]:
@@ -145,6 +140,17 @@ def _refuse_foreign_core(model: EchoModel) -> None:
             f"settings name, {model.config.core}, and a folder holds settings and weights alone",
             "keep its state_dict with the code that builds it",
         )
+
+
+def _check_evaluation(model: EchoModel, evaluation: Mapping[str, Any]) -> None:
+    """Raise SettingError for an evaluation from which no card can be made."""
+    try:
+        check_evaluation(evaluation, model.max_delay + 1)
+    except ValueError as e:
+        raise SettingError(
+            f"the evaluation is not one of this model ({e})",
+            "give what evaluation.json of its run holds, or leave it out",
+        ) from None
 
 
 def card(
@@ -267,19 +273,24 @@ def _how_it_was_made(model: EchoModel) -> str:
             "## How it was made\n\n"
             "By a program of its own: `training` in config.json says nothing of it."
         )
-    threads = f"OMP_NUM_THREADS={made.threads} " if made.threads else ""
     versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    seed = made.training.seed
+    recipe = Recipe(model=model.config, training=made.training)
+    processes = f"{made.processes} processes; " if made.processes > 1 else ""
+    parts = "".join(
+        f"Up to step {part.steps:,} it was trained in another place: threads: {part.threads}; "
+        f"{part.machine}. "
+        for part in made.earlier
+    )
     return (
         "## How it was made\n\n"
-        f"    {threads}{command(Recipe(model=model.config, training=made.training))}\n\n"
-        f"Seed {seed}; {versions}"
-        + (f"; threads: {made.threads}; {made.machine}. " if made.threads else ". ")
+        f"    OMP_NUM_THREADS={made.threads} {command(recipe)}\n\n"
+        f"Seed {made.training.seed}; {versions}; {processes}threads: {made.threads}; "
+        f"{made.machine}. {parts}"
         + (
             "All of these again give the same weights, bit for bit; another machine or version, "
             "another model of the same kind."
             if made.repeatable
-            else "The same again gives a model of the same kind, not the same weights: what ended "
-            "it was no count of steps."
+            else "The same again gives a model of the same kind, not the same weights: the clock "
+            "or a signal decided some of it, or it was trained in several places."
         )
     )

@@ -23,7 +23,8 @@ from echospan.errors import (
     nearest,
     option,
 )
-from echospan.random_streams import Purpose, seeded
+from echospan.generators import drawing_from, preserved, seeded
+from echospan.random_streams import Purpose, generator
 from echospan.sizing import (
     arguments,
     build,
@@ -120,7 +121,7 @@ def trusted(layer: Layer, symbols: int, hidden: int | None, features: int | None
 def _tried_in_training(core: Any, name: str) -> None:
     x = _zeros(core, 5).add(1).expand(3, -1, -1).clone().requires_grad_()
     try:
-        with torch.random.fork_rng(devices=[]):  # the caller's random state is not advanced
+        with preserved():
             y, state = core.train()(x)
             core(x, state)
         if y.requires_grad:
@@ -136,7 +137,7 @@ def _tried_in_training(core: Any, name: str) -> None:
 def takes_length(core: Any, name: str, length: int) -> None:
     """Raise CoreError where a core does not take sequences as long as it will be given."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), preserved():
             copy_module(core).eval()(_zeros(core, length))
     except Exception as e:
         raise CoreError(
@@ -162,7 +163,7 @@ def carried_windows(core: Any, window: int) -> bool:
         return True  # one of `CORES`
     trial, state = copy_module(core).eval(), None
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), preserved():
             for _ in range(min(MOST_WINDOWS, max(2, MOST_STEPS // window))):
                 _, state = trial(_zeros(core, window), state)
     except Exception:  # whatever it raises, it is not carried as far
@@ -201,10 +202,10 @@ def built(
         CoreError: the layer cannot be built, or cannot be a core.
         SettingError: it cannot have the width `hidden`.
     """
+    if isinstance(layer, str):
+        with drawing_from(generator(Purpose.LAYER, seed)), float32_by_default():
+            return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
     with seeded(Purpose.LAYER, seed):
-        if isinstance(layer, str):
-            with float32_by_default():
-                return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
         if isinstance(layer, nn.Module):
             core = initialised(as_core(copy_module(check_storage(layer)).cpu(), features))
             if hidden not in (None, core.hidden_size):

@@ -13,6 +13,7 @@ from torch import nn
 from echospan.errors import SettingError, first_line, option
 from echospan.model import EchoModel
 from echospan.recipes import Recipe
+from echospan.unfilled import Unfilled
 
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch says in a RuntimeError where the system gives it no more memory."""
@@ -55,7 +56,8 @@ def training_memory(
     evaluation = length * (label * delays + number * (rows * hidden + delays * symbols))
     yield max(step, evaluation)
     try:
-        with torch.device("meta"):
+        # Nothing is drawn: what draws without storage is imported first, for a second.
+        with torch.device("meta"), Unfilled():
             model = EchoModel(config, core)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as e:
         raise SettingError(

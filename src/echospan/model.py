@@ -2,7 +2,10 @@
 
 import contextlib
 import operator
+import threading
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypeGuard, cast
 
 import torch
@@ -70,22 +73,47 @@ def check_delay(delay: object, max_delay: int) -> int:
     return given
 
 
+_MODES = threading.Lock()
+_evaluated: "weakref.WeakKeyDictionary[nn.Module, _Modes]" = weakref.WeakKeyDictionary()
+
+
+@dataclass
+class _Modes:
+    """The modes that the parts of a module had before it was evaluated, and who evaluates it."""
+
+    modes: list[tuple[nn.Module, bool]]
+    users: int = 0
+
+
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module into `eval()`, and each of its parts back into the mode that it was in.
 
     Without gradients and autocast meanwhile, and with the module's device as the default one.
+    Several threads may do so at once: the modes come back when the last of them is done.
     """
-    before = [(m, m.training) for m in module.modules()]
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    module.eval()
+    with _MODES:
+        held = _evaluated.get(module)
+        if held is None:
+            modes = [(m, m.training) for m in module.modules()]
+            if any(training for _, training in modes):
+                held = _evaluated[module] = _Modes(modes)
+                module.eval()
+        if held is not None:
+            held.users += 1
     try:
         with standard_modes(device, gradients=False):
             yield
     finally:
-        for m, training in before:
-            if m.training != training:
-                m.train(training)  # a module's own train() may do more than set the mode
+        if held is not None:
+            with _MODES:
+                held.users -= 1
+                if not held.users:
+                    del _evaluated[module]
+                    for m, training in held.modes:
+                        if m.training != training:
+                            m.train(training)  # its own train() may do more than set the mode
 
 
 class EchoModel(Pretrained, nn.Module):

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from echospan.cores import batch_dim, tensors
 from echospan.evaluation import leading_span, wilson
+from echospan.generators import seeded
 from echospan.model import EchoModel
-from echospan.random_streams import Purpose, seeded
+from echospan.random_streams import Purpose
 from echospan.random_streams import generator as stream_of
 from echospan.sizing import reread_inputs
 from echospan.streaming import Stream

@@ -14,12 +14,10 @@ of every purpose and seed, each of 2**64 numbers. What could fail before that is
 collision of two of them takes about 2**256 attempts.
 """
 
-import contextlib
 import hashlib
 import random
-from collections.abc import Iterator
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from echospan.validation import whole
 
@@ -38,6 +36,8 @@ class Purpose(Enum):
     both begin there; they always have, and the shipped models depend on it."""
     REPLICA = "replica"
     """What layers draw in processes after the first of a training; by rank."""
+    LAYER_DRAWS = "layer draws"
+    """What layers draw from Python's and NumPy's generators while they are trained; by rank."""
     STOPPING = "stopping"
     """The evaluations that decide when a training has reached its target."""
     RATE = "rate"
@@ -118,35 +118,37 @@ _WORDS, _FIRST_WORD = 624, 3
 layout, which a test compares with another implementation of the generator."""
 
 
-def training_generator(seed: int, device: "torch.device") -> "torch.Generator":
-    """Return the generator of `Purpose.TRAINING` on the device that a training runs on."""
+def training_generator(seed: int, device: "torch.device", rank: int = 0) -> "torch.Generator":
+    """Return the generator of a training on a device: of `Purpose.TRAINING`, then `REPLICA`.
+
+    Args:
+        seed: A whole number from 0 to 2**32 − 1.
+        device: The device on which it draws.
+        rank: The number of the process, of those that train together.
+    """
     import torch
 
-    return torch.Generator(device).manual_seed(check_seed(seed))
-
-
-def set_global(purpose: Purpose, seed: int, part: int = 0) -> None:
-    """Put PyTorch's global generators, from which layers draw, at the beginning of a stream."""
-    import torch
-
-    if purpose is Purpose.TRAINING:
-        torch.manual_seed(check_seed(seed))
-        return
-    torch.set_rng_state(generator(purpose, seed, part).get_state())
-    if torch.cuda.is_available():
+    if rank and device.type == "cpu":
+        return generator(Purpose.REPLICA, seed, rank)
+    made = torch.Generator(device).manual_seed(check_seed(seed))
+    if rank:
         # A CUDA generator is a function of 64 bits; those of trainings are below 2**32.
-        key = int.from_bytes(derived_bytes(purpose, seed, part, 8)) | 2**63
-        torch.cuda.manual_seed_all(key)
+        made.manual_seed(int.from_bytes(derived_bytes(Purpose.REPLICA, seed, rank, 8)) | 2**63)
+    return made
 
 
-@contextlib.contextmanager
-def seeded(purpose: Purpose, seed: int, part: int = 0) -> Iterator[None]:
-    """Let PyTorch's global generator on the CPU draw from a stream, and restore its state after."""
-    import torch
+def layer_states(seed: int, rank: int = 0) -> tuple[Any, Any]:
+    """Return where Python's and NumPy's generators begin for the layers of a training.
 
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(generator(purpose, seed, part).get_state())
-        yield
+    Args:
+        seed: A whole number from 0 to 2**32 − 1.
+        rank: The number of the process, of those that train together.
+    """
+    import numpy as np
+
+    words = derived_bytes(Purpose.LAYER_DRAWS, seed, 2 * rank + 1, 4 * _WORDS)
+    numpy = ("MT19937", np.frombuffer(words, dtype=np.uint32), _WORDS, 0, 0.0)
+    return python_random(Purpose.LAYER_DRAWS, seed, 2 * rank).getstate(), numpy
 
 
 def python_random(purpose: Purpose, seed: int, part: int = 0) -> random.Random:

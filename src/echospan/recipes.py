@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from echospan.alphabet import NAMED, alphabet
@@ -162,19 +162,49 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """A stretch of a training that ran in one place."""
+
+    steps: int
+    """The step at which it ended, counted from the beginning of the training."""
+    versions: Mapping[str, str]
+    """Of echospan, torch and python."""
+    threads: int
+    """Threads of PyTorch in each process."""
+    processes: int = 1
+    """Processes that trained together."""
+    machine: str = ""
+    """The processor, or the graphics card."""
+
+    def same_place(self, other: "Part") -> bool:
+        """Return whether all but the number of steps is equal."""
+        return replace(self, steps=other.steps) == other
+
+
+@dataclass(frozen=True, kw_only=True)
 class Made:
-    """How a trained model came to be; `echospan train` alone knows it."""
+    """How a trained model came to be.
+
+    Versions, threads, processes and machine are those of the last stretch of its training, which
+    is all of it unless the training was resumed in another place.
+    """
 
     training: TrainingConfig
     versions: Mapping[str, str]
     """Of echospan, torch and python."""
-    threads: int | None = None
-    """Of the training; None where a run folder of an earlier format does not say."""
+    threads: int
+    """Threads of PyTorch in each process."""
+    processes: int = 1
+    """Processes that trained together."""
     machine: str = ""
-    """Its processor, or graphics card."""
+    """The processor, or the graphics card."""
+    earlier: tuple[Part, ...] = ()
+    """The stretches before the last one, where they ran with other versions, threads, processes or
+    on another machine."""
     repeatable: bool = False
-    """Whether all of this again gives the same weights, bit for bit; not where the clock, or a
-    signal, ended the training."""
+    """Whether all of this again gives the same weights, bit for bit. It does not where the clock
+    decided anything: the end of the training, its learning rate, or a signal; nor where the
+    training ran in several places."""
 
 
 def _flag(name: str) -> str:

@@ -1,13 +1,11 @@
 """Training: every delay supervised at every step, stopped when recall has reached the target."""
 
+import contextlib
 import math
-import platform
-import re
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -25,14 +23,19 @@ from echospan.errors import (
     first_line,
     option,
 )
-from echospan.evaluation import DelayRecall, Evaluation, measure, versions
+from echospan.evaluation import DelayRecall, Evaluation, measure
+from echospan.generators import Borrowed, drawing_from, may_draw, preserved
 from echospan.memory import check_training_memory, memory_checked
 from echospan.model import EchoModel
 from echospan.parallel import ALONE, Group
-from echospan.random_streams import Purpose, generator, set_global, training_generator
-from echospan.recipes import DECIDING, Made, Recipe, TrainingConfig
+from echospan.provenance import here, machine
+from echospan.random_streams import Purpose, generator, layer_states, training_generator
+from echospan.recipes import DECIDING, Made, Part, Recipe
 from echospan.signals import interrupted_by
+from echospan.snapshots import Facts, check_snapshot
+from echospan.state_layout import state_layout
 from echospan.tasks import EchoTask
+from echospan.text import shown
 from echospan.validation import function, kind, moment
 from echospan.validation import number as a_number
 
@@ -40,27 +43,6 @@ _QUICK, _SURE = 8, 9
 """Parts of `Purpose.STOPPING`: the evaluation at every check, and the one that decides. Any two
 would do; with these the trainings of the shipped models stop at the steps at which they were
 stopped."""
-
-
-def machine(device: torch.device) -> str:
-    """What computes: the graphics card's name, or the processor's and its vector instructions."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    named = re.search(r"^model name\s*: (.+)$", told, re.M)
-    name = named[1] if named else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def made(training: TrainingConfig, repeatable: bool) -> Made:
-    """How a model that is trained here and now comes to be."""
-    return Made(
-        training=training,
-        versions=versions(),
-        threads=torch.get_num_threads(),
-        machine=machine(torch.device(training.device)),
-        repeatable=repeatable,
-    )
 
 
 class ReadoutLoss(torch.autograd.Function):
@@ -189,14 +171,8 @@ def train(
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
     torch.optim.Adam([torch.zeros(1, requires_grad=True, device="cpu")])
-    # Not the weights alone: a layer may draw while it is trained, as dropout does.
-    with (
-        standard_modes(device),
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        memory_checked(),
-    ):
+    with standard_modes(device), memory_checked():
         check_training_memory(recipe, core, group.size)
-        set_global(Purpose.TRAINING, recipe.training.seed)
         start = time.perf_counter()
         training = _Training(recipe, core, device, group)
         if resume is not None:
@@ -242,7 +218,7 @@ def check_steps(model: EchoModel, recipe: Recipe) -> None:
                 loss.backward()
                 optimiser.step()
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with preserved():
         try:
             steps(config.precision)
         except EchospanError:
@@ -272,13 +248,21 @@ class _Training:
         config = recipe.training
         self.recipe, self.config, self.device, self.group = recipe, config, device, group
         self.rows = group.rows(config.batch)
-        self.model = EchoModel(recipe.model, core).to(device).train()
+        self.own_core = core
+        weights = training_generator(config.seed, torch.device("cpu"))
+        with drawing_from(weights):
+            model = EchoModel(recipe.model, core)
+        self.model = model.to(device).train()
         trying = time.perf_counter()
         check_steps(self.model, recipe)
         self.aside = time.perf_counter() - trying
         self.asked = group.spread(_Asked(self.model, config.precision), device)
-        if not group.first:
-            set_global(Purpose.REPLICA, config.seed, group.rank)  # layers draw for other rows
+        self.layers = self._layers(weights)
+        self.parts: tuple[Part, ...] = ()
+        """Where it ran before this place."""
+        self.place = here(device, group.size)
+        self.clocked = False
+        """Whether the clock has decided a learning rate."""
         self.task = EchoTask(len(self.model.alphabet), self.model.max_delay)
         self.generator = training_generator(config.seed, device)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -306,6 +290,15 @@ class _Training:
         self.before = 0.0
         """Seconds of training before this process; `aside`: what was no training in it."""
 
+    def _layers(self, weights: torch.Generator) -> Borrowed:
+        """Return what layers draw from while they are trained, as dropout does."""
+        seed, rank = self.config.seed, self.group.rank
+        if rank:  # of other rows
+            weights = training_generator(seed, torch.device("cpu"), rank)
+        on_gpu = self.device.type == "cuda"
+        gpu = training_generator(seed, self.device, rank) if on_gpu else None
+        return Borrowed(weights, layer_states(seed, rank), gpu)
+
     def run(
         self,
         start: float,
@@ -316,12 +309,15 @@ class _Training:
     ) -> TrainingResult:
         """Train until the budget, the target's polish, the deadline or a signal ends it."""
         kept_at, kept_step = start, self.step
+        # The process's generators are one thread's at a time: only where a layer may need them.
+        drawing = self.layers if may_draw(self.model.core) else contextlib.nullcontext()
         with interrupted_by(signal.SIGINT, signal.SIGTERM, patient=self.group.size > 1) as stop:
             while True:
                 now = time.perf_counter()
                 elapsed = self.before + now - start - self.aside
                 late = (now - start) / max(deadline - start, 1e-9)
-                left = 1 - max(elapsed / self.config.seconds, self.step / self.last_step, late)
+                clock, steps = max(elapsed / self.config.seconds, late), self.step / self.last_step
+                left = 1 - max(clock, steps)
                 due = self.step != kept_step and now - kept_at >= snapshot_seconds
                 left, interrupted, due = self.group.agreed(left, bool(stop), due, self.device)
                 if on_snapshot and due:
@@ -330,11 +326,15 @@ class _Training:
                     self.aside += time.perf_counter() - kept_at
                 if interrupted or left <= 0:
                     break
-                self.learn(left)
+                falling = not self.polishing and left < self.config.fall
+                self.clocked |= falling and clock > steps
+                with drawing:
+                    self.learn(left)
                 if self.step in (self.check_at, self.last_step):
                     looking = time.perf_counter()
                     seconds = self.before + looking - start - self.aside
-                    self.look(seconds, looking, deadline)
+                    with drawing:
+                        self.look(seconds, looking, deadline)
                     self.agree()
                     if on_progress and self.group.first:
                         on_progress(self.history[-1])
@@ -343,8 +343,17 @@ class _Training:
         if on_snapshot and self.step != kept_step:
             self.keep(on_snapshot, seconds)
         self.model.eval()
-        by_clock = self.step < self.last_step or math.isfinite(deadline)
-        self.model.made = made(self.config, repeatable=not by_clock)
+        by_clock = self.clocked or self.step < self.last_step or math.isfinite(deadline)
+        *earlier, last = self.places()
+        self.model.made = Made(
+            training=self.config,
+            versions=last.versions,
+            threads=last.threads,
+            processes=last.processes,
+            machine=last.machine,
+            earlier=tuple(earlier),
+            repeatable=not by_clock and not earlier,
+        )
         return TrainingResult(
             model=self.model.cpu(),
             seconds_to_target=self.to_target,
@@ -475,8 +484,15 @@ class _Training:
         if self.group.first and all(t.isfinite().all() for t in kept.tensors.values()):
             on_snapshot(kept)
 
+    def places(self) -> tuple[Part, ...]:
+        """Return where the training has run, up to this step."""
+        now = here(self.device, self.group.size, self.step)
+        # The number of threads may have been set while it ran.
+        before = () if now.same_place(self.place) else (replace(self.place, steps=self.step),)
+        return (*self.parts, *before, now)
+
     def snapshot(self, seconds: float) -> Snapshot:
-        """All of it, as numbers; `seconds` of training have been spent."""
+        """Return all of it, as numbers; `seconds` of training have been spent."""
         named: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for i, slots in self.optimiser.state_dict()["state"].items():
             named |= {f"optimiser.{i}.{k}": v for k, v in slots.items()}
@@ -485,69 +501,123 @@ class _Training:
             named[f"state.{i}"] = self.group.whole(part, rows)
         named |= {"past": self.past, "delays": self.delays, "weights": self.weights}
         named["generator"] = self.generator.get_state()
-        drawn = {"random": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            drawn["random.device"] = torch.cuda.get_rng_state(self.device)
+        drawn = {"random": self.layers.cpu}
+        if self.layers.cuda is not None:
+            drawn["random.device"] = self.layers.cuda
         for rank, theirs in enumerate(self.group.all(drawn)):
             named |= {f"{k}.{rank}": v for k, v in theirs.items()}
-        facts = {name: getattr(self, name) for name in _FACTS}
-        facts |= {"seconds": seconds, "history": [asdict(p) for p in self.history]}
+        named |= _as_tensors(self.history, self.model.max_delay + 1)
+        facts = {name: getattr(self, name) for name in (*_FACTS, "clocked")}
+        checked = Facts(seconds=seconds, parts=self.places(), **facts)
         kept = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in named.items()}
-        return Snapshot(self.recipe, kept, facts)
+        return Snapshot(self.recipe, kept, checked.as_json())
 
     def restore(self, kept: Snapshot) -> None:
-        """Go on from there; RunError where it does not fit the model that the recipe builds."""
+        """Go on from a snapshot.
+
+        All of it is checked before anything is changed.
+
+        Raises:
+            RunError: Where it does not fit the model that the recipe builds.
+        """
+        for mine, theirs in (
+            (self.recipe.model, kept.recipe.model),
+            (self.config, kept.recipe.training),
+        ):
+            for name, value in asdict(mine).items():
+                if (other := getattr(theirs, name)) != value:
+                    raise RunError(
+                        f"the snapshot is of a training with {name} {shown(other)}, not "
+                        f"{shown(value)}",
+                        "go on with the same settings, or train anew",
+                    )
+        try:
+            facts = check_snapshot(self.recipe, kept.facts, kept.tensors, self.own_core)
+        except ValueError as e:
+            raise RunError(f"the snapshot does not fit its recipe ({e})", "train it anew") from None
         named = {name: t.to(self.device, copy=True) for name, t in kept.tensors.items()}
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in named.items() if k.startswith(prefix)}
 
-        try:
-            self.model.load_state_dict(under("model."))
-            told = self.optimiser.state_dict()
-            slots: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in under("optimiser.").items():
-                number, _, slot = name.partition(".")
-                slots.setdefault(int(number), {})[slot] = tensor
-            self.optimiser.load_state_dict(told | {"state": slots})
-            state = under("state.")
-            if state:
-                one = torch.ones(self.config.batch, 1, dtype=torch.long, device=self.device)
-                with torch.no_grad():
-                    _, shape = self.model.hidden(one, None, one[:, 0] * 0)
-                parts, mine = iter(range(len(state))), self.rows
-                at = (slice(None),) * batch_dim(self.model.core) + (mine,)
-                self.state = map_state(lambda _: state[str(next(parts))][at].clone(), shape)
-            self.past, self.delays = named["past"], named["delays"]
-            self.weights = named["weights"]
-            self.generator.set_state(kept.tensors["generator"])
-            rank = self.group.rank
-            if rank == 0 or f"random.{rank}" in kept.tensors:  # it may have had fewer processes
-                torch.set_rng_state(kept.tensors[f"random.{rank}"])
-                if self.device.type == "cuda":
-                    torch.cuda.set_rng_state(kept.tensors[f"random.device.{rank}"], self.device)
-            for name in _FACTS:
-                setattr(self, name, kept.facts[name])
-            self.before = kept.facts["seconds"]
-            self.history = [_progress(told) for told in kept.facts["history"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as e:
-            reason = first_line(e)
-            raise RunError(
-                f"the snapshot does not fit its recipe ({reason})", "train it anew"
-            ) from e
+        self.model.load_state_dict(under("model."))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in under("optimiser.").items():
+            number, _, slot = name.partition(".")
+            slots.setdefault(int(number), {})[slot] = tensor
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": slots})
+        state = under("state.")
+        if state:
+            at = (slice(None),) * batch_dim(self.model.core) + (self.rows,)
+            parts = [state[str(i)][at].clone() for i in range(len(state))]
+            self.state = state_layout(self.model).build(parts)
+        self.past, self.delays, self.weights = (named[n] for n in ("past", "delays", "weights"))
+        self.generator.set_state(kept.tensors["generator"])
+        rank = self.group.rank
+        if f"random.{rank}" in kept.tensors:  # it may have had fewer processes
+            self.layers.cpu = kept.tensors[f"random.{rank}"]
+            self.layers.cuda = kept.tensors.get(f"random.device.{rank}")
+        for name in (*_FACTS, "clocked"):
+            setattr(self, name, getattr(facts, name))
+        self.before = facts.seconds
+        self.parts = facts.parts
+        if self.parts[-1].same_place(self.place):
+            self.parts = self.parts[:-1]
+        self.history = _from_tensors(kept.tensors)
 
 
 _FACTS = (
     *("step", "check_at", "last_step", "smooth_loss", "loss", "to_target", "rate"),
     *("polished_from", "polishing"),
 )
-"""The numbers of a training that are no tensors."""
+"""The numbers of a training that are no tensors, and decide how it goes on."""
 
 
-def _progress(told: dict[str, Any]) -> Progress:
-    seen = told["evaluation"]
-    delays = tuple(DelayRecall(**d) for d in seen["delays"])
-    return Progress(**told | {"evaluation": Evaluation(**seen | {"delays": delays})})
+def _as_tensors(history: Sequence[Progress], delays: int) -> dict[str, Tensor]:
+    """Return a history as tensors: a number for each evaluation, or each one and delay."""
+    seen = [p.evaluation for p in history]
+    numbers = {
+        "step": torch.tensor([p.step for p in history], dtype=torch.int64),
+        "seconds": torch.tensor([p.seconds for p in history], dtype=torch.float64),
+        "loss": torch.tensor([p.loss for p in history], dtype=torch.float64),
+        "reached": torch.tensor([p.reached for p in history], dtype=torch.int64),
+        "used": torch.tensor([p.used for p in history], dtype=torch.float64),
+        "blanks": torch.tensor([e.blanks for e in seen], dtype=torch.int64),
+        "blanks_correct": torch.tensor([e.blanks_correct for e in seen], dtype=torch.int64),
+    }
+    for name, dtype in (
+        ("trials", torch.int64),
+        ("correct", torch.int64),
+        ("gain", torch.float64),
+    ):
+        rows = [[getattr(d, name) for d in e.delays] for e in seen]
+        numbers[name] = torch.tensor(rows, dtype=dtype).view(len(seen), delays)
+    return {f"history.{name}": t for name, t in numbers.items()}
+
+
+def _from_tensors(named: Mapping[str, Tensor]) -> list[Progress]:
+    """Return the history that `_as_tensors` made tensors of."""
+    columns = {
+        name.removeprefix("history."): t.tolist()
+        for name, t in named.items()
+        if name.startswith("history.")
+    }
+    history = []
+    for i, step in enumerate(columns["step"]):
+        by_delay = zip(*(columns[name][i] for name in ("trials", "correct", "gain")), strict=True)
+        delays = tuple(DelayRecall(d, *numbers) for d, numbers in enumerate(by_delay))
+        blanks = columns["blanks"][i], columns["blanks_correct"][i]
+        history.append(
+            Progress(
+                step=step,
+                seconds=columns["seconds"][i],
+                loss=columns["loss"][i],
+                evaluation=Evaluation(delays, *blanks),
+                reached=bool(columns["reached"][i]),
+                used=columns["used"][i],
+            )
+        )
+    return history
 
 
 def _keep_rows(core: nn.Module, state: State, keep: Tensor) -> State:

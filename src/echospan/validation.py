@@ -119,6 +119,8 @@ def path(name: str, value: Any) -> Path:
         os.lstat(named)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         pass  # it need not be there
+    except ValueError:  # half of a character that takes two
+        raise not_allowed(name, value, "give a path") from None
     except OSError as e:  # too long a name, a loop of links
         raise not_allowed(name, value, f"give another path ({e.strerror})") from None
     return Path(named)

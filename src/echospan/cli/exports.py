@@ -44,12 +44,13 @@ def export(command: Export) -> int:
 
 
 def _html(command: Export, name: str, folder: Path) -> int:
-    from echospan.checkpoint import load, measured_recall, write_whole
+    from echospan.checkpoint import load_run, write_whole
     from echospan.export import pack
     from echospan.web.single_file import single_file
 
     free(command.out, command.overwrite)
-    page = single_file(pack(load(folder), name, measured_recall(folder))).encode()
+    run = load_run(folder)
+    page = single_file(pack(run.model, name, run.recall)).encode()
     write_whole(command.out, page)
     if command.json:
         print(json.dumps({"out": str(command.out), "bytes": len(page)}))

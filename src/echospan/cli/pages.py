@@ -48,13 +48,13 @@ def serve(command: Serve) -> int:
     names = [host_name(name) for name in command.allow_host]
     import torch
 
-    from echospan.checkpoint import load, measured_recall
+    from echospan.checkpoint import load_run
     from echospan.web.served import Served
 
     torch.set_num_threads(1)  # these models are too small for two: the second one only waits
+    runs = [load_run(folder) for folder in folders]
     models = [
-        Served(name, load(run), measured_recall(run))
-        for name, run in zip(_names(folders), folders, strict=True)
+        Served(name, run.model, run.recall) for name, run in zip(_names(folders), runs, strict=True)
     ]
     limits = Limits()
     raise_descriptors(limits)

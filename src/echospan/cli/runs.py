@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import tyro
 
 from echospan import shipping
-from echospan.alphabet import BLANK_MARK
 from echospan.cli.places import NAME_ONE, apart, there
 from echospan.errors import RunError, SettingError
 from echospan.random_streams import Purpose, check_seed, python_random
@@ -95,7 +94,9 @@ class Echo:
     other: Literal["fail", "skip", "keep"] = "fail"
     """Characters that are no symbols: fail, skip them, or keep them in the answer unechoed."""
     state: Path | None = None
-    """Go on from the state kept there, if it is there, and keep it there in the end."""
+    """A file to go on from, if it is there. The state is written to it after the answers, at least
+    every 16,384 symbols and half a second, and in the end: however the command ends, the answers
+    that were printed and are not in the file are no more than that."""
 
 
 def _measure(
@@ -392,9 +393,10 @@ def _last_snapshot(command: Train, recipe: Recipe) -> "Snapshot | None":
                     f"{command.out} was begun with {flag} {other}, not {one}",
                     "go on with the same settings, or train anew with --overwrite",
                 )
+    part = last.facts["parts"][-1]
     for what, then, now in (
-        ("threads", last.facts["threads"], torch.get_num_threads()),
-        ("torch", last.facts["torch"], torch.__version__),
+        ("threads", part["threads"], torch.get_num_threads()),
+        ("torch", part["versions"].get("torch"), torch.__version__),
     ):
         if then != now:
             print(f"{what} {now} where it was {then}: the last bits may differ", file=sys.stderr)
@@ -624,7 +626,7 @@ def _asked(report: dict[str, Any]) -> tuple[int, ...]:
 
 
 def echo(command: Echo) -> int:
-    """Exit 0 once all that was read is answered."""
+    """Exit 0 once all that was read is answered; 130 or 143: a signal; 141: the reader is gone."""
     from echospan.checkpoint import load
     from echospan.streaming import Stream
 
@@ -639,62 +641,170 @@ def echo(command: Echo) -> int:
         raise SettingError("no run folder is named", NAME_ONE)
     else:
         folder = there(run)
+    if sys.stdout is None:
+        raise SettingError("standard output is closed", "open it, or send it to a file")
     if command.state is not None:
         apart("--state", command.state, folder)
     stream = Stream(load(folder), command.delay)
-    if command.state is not None:
-        if command.state.exists() or command.state.is_symlink():
-            stream.restore(command.state)
-        stream.save(command.state)  # what cannot be kept is said before anything is read
-    with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
-        if text is not None:
-            source: Iterable[str] = [text]
-        else:
-            source = _arriving(sys.stdin, stop)
-        _answer(stream, source, command.other)
     if text is not None:
-        print()
-    if command.state is not None:
-        stream.save(command.state)
+        refused = _refused_at(text, stream.model.alphabet.characters, command.other)
+        if refused is not None:
+            stream.model.alphabet.encode(text[refused], refused)  # before anything is answered
+    file = None if command.state is None else _StateFile(stream, command.state)
+    with interrupted_by(signal.SIGINT, signal.SIGTERM) as stop:
+        source = _arriving(sys.stdin, stop) if text is None else [text]
+        try:
+            _answer(stream, source, command.other, file, stop)
+            if text is not None:
+                _print("\n")
+        except BrokenPipeError:
+            _close_output()
+            return 128 + signal.SIGPIPE
+        finally:
+            if file is not None:
+                file.close()
     return 128 + stop[0] if stop else 0
 
 
-def _answer(stream: "Stream", source: Iterable[str], other: str) -> None:
-    model, position = stream.model, 0
+class _StateFile:
+    """The file of `echo --state`: written after the answers that it holds, at a stated interval.
+
+    What is printed is always ahead of what is in the file, by at most `SYMBOLS` answers and, while
+    input arrives or is waited for, by those of the last `SECONDS`.
+    """
+
+    SYMBOLS = 16_384
+    """A hundred milliseconds of answers or more; a file takes some."""
+    SECONDS = 0.5
+
+    def __init__(self, stream: "Stream", path: Path) -> None:
+        from echospan.checkpoint import fingerprint
+
+        self.stream, self.path, self.model = stream, path, fingerprint(stream.model)
+        if os.path.lexists(path) and not stream.restore(path):
+            print(
+                f"echospan: {path} was not closed: the state is that after {stream.position:,} "
+                f"symbols; up to {self.SYMBOLS:,} that were answered after them are not in it",
+                file=sys.stderr,
+            )
+        self.printed()
+        self._write(ended=False)  # what cannot be written is refused before anything is read
+
+    def room(self) -> int:
+        """Return how many symbols may be answered before the file has to be written."""
+        return self.SYMBOLS - (self.position - self.written)
+
+    def printed(self) -> None:
+        """Take note that all answers so far were printed."""
+        self.state, self.position = self.stream.state, self.stream.position
+
+    def commit(self) -> None:
+        """Write the file where it is due."""
+        due = not self.room() or time.monotonic() - self.at >= self.SECONDS
+        if due and self.position != self.written:
+            self._write(ended=False)
+
+    def close(self) -> None:
+        """Write what was printed; what was answered and not printed is not in the file."""
+        self._write(ended=True)
+
+    def _write(self, ended: bool) -> None:
+        from echospan.checkpoint import write_whole
+
+        self.stream.state, self.stream.position = self.state, self.position
+        write_whole(self.path, self.stream.state_file(ended, self.model))
+        self.written, self.at = self.position, time.monotonic()
+
+
+def _answer(
+    stream: "Stream",
+    source: Iterable[str],
+    other: str,
+    file: _StateFile | None,
+    stop: Sequence[int],
+) -> None:
+    """Print the answers to what arrives, up to a signal or a character that is refused."""
+    alphabet, position = stream.model.alphabet, 0
     for text in source:
-        said = []
-        kept = _let_by(text, model.alphabet.characters, other)
-        ids = model.alphabet.encode("".join(c for c, symbol in kept if symbol), position)
-        answers = iter(model.alphabet.decode(stream.push_ids(ids), BLANK_MARK))
-        for c, symbol in kept:
-            said.append(next(answers) if symbol else c)
-        position += len(text)
-        sys.stdout.write("".join(said))
+        while text and not stop:
+            room = stream.CHUNK if file is None else min(stream.CHUNK, file.room())
+            piece, text = text[:room], text[room:]
+            refused = _refused_at(piece, alphabet.characters, other)
+            answered = piece if refused is None else piece[:refused]
+            _print(_echoed(stream, answered, other))
+            if file is not None:
+                file.printed()
+                file.commit()
+            if refused is not None:
+                alphabet.encode(piece[refused], position + refused)  # raises
+            position += len(piece)
+        if file is not None:
+            file.commit()
+        if stop:
+            return
+
+
+def _refused_at(text: str, symbols: str, other: str) -> int | None:
+    """Return the place of the first character that is neither a symbol nor let through."""
+    if other != "fail":
+        return None
+    return next((i for i, c in enumerate(text) if c not in symbols and c not in "\r\n"), None)
+
+
+def _echoed(stream: "Stream", text: str, other: str) -> str:
+    """Return the answers to the symbols of a text, and what is let through in its place."""
+    symbols = stream.model.alphabet.characters
+    kept = [c for c in text if c in symbols or c in "\r\n" or other == "keep"]
+    answers = iter(stream.push("".join(c for c in kept if c in symbols)))
+    return "".join(next(answers) if c in symbols else c for c in kept)
+
+
+def _print(text: str) -> None:
+    try:
+        sys.stdout.write(text)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except UnicodeEncodeError as e:
+        raise SettingError(
+            f"standard output is {e.encoding}, which has no {text[e.start]!r}",
+            "set PYTHONIOENCODING=utf-8",
+        ) from None
+    except OSError as e:
+        _close_output()
+        raise RunError(
+            f"standard output cannot be written ({e.strerror})", "make room, or send it elsewhere"
+        ) from None
 
 
-def _let_by(text: str, symbols: str, other: str) -> list[tuple[str, bool]]:
-    """Each character of the answer's place, and whether it is a symbol to be echoed."""
-    kept = []
-    for c in text:
-        if c in symbols or (other == "fail" and c not in "\r\n"):
-            kept.append((c, True))
-        elif c in "\r\n" or other == "keep":
-            kept.append((c, False))
-    return kept
+def _close_output() -> None:
+    """Leave nothing for Python to write at its end, where it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _arriving(source: TextIO, stop: Sequence[int] = ()) -> Iterator[str]:
-    """Text as it arrives: what is there is taken at once, never waited for. `stop` ends it."""
+def _arriving(source: TextIO | None, stop: Sequence[int] = ()) -> Iterator[str]:
+    """Yield text as it arrives, at once and never waiting for more; empty text while none does.
+
+    Ends with the input, or with `stop`.
+    """
     import codecs
 
+    if source is None:
+        raise SettingError("standard input is closed", "open it, or give the text as an argument")
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while not stop:
-        # A read that waits is not ended by a signal: wait where one is heard.
-        if not select.select([source], [], [], 0.2)[0]:
-            continue
-        data = os.read(source.fileno(), 65536)
+        try:
+            # A read that waits is not ended by a signal: wait where one is noticed.
+            if not select.select([source], [], [], 0.2)[0]:
+                yield ""
+                continue
+            data = os.read(source.fileno(), 65536)
+        except (OSError, ValueError) as e:
+            reason = getattr(e, "strerror", None) or e
+            raise RunError(
+                f"standard input cannot be read ({reason})", "give the text as an argument"
+            ) from None
+        if text := decoder.decode(data, final=not data):
+            yield text
         if not data:
             return
-        if text := decoder.decode(data):
-            yield text

@@ -14,6 +14,10 @@ from echospan.errors import SettingError
 from echospan.validation import sizes
 
 CHUNK = 64
+
+LARGEST_ORDER = 512
+"""Of a memory whose order is left out: the table of its responses grows with the square of it, and
+takes 150 MB at this one while it is made."""
 """Steps answered by one matrix product; 64 wastes little where 36 steps are asked."""
 
 
@@ -56,9 +60,10 @@ class LMU(nn.Module):
 
     `order` Legendre coefficients hold each channel's last `theta` steps; the output is the
     memories themselves, `hidden_size / order` channels of them. Where left out, `order` is the
-    largest divisor of `hidden_size` up to a quarter of it and `theta` is 2/π times `order`: what a
-    polynomial of that degree can tell apart in the middle of the window, where its roots are
-    sparsest. With `theta` at `order` the far delays blur. The state is `(batch, order, channels)`.
+    largest divisor of `hidden_size` up to a quarter of it and 512, and `theta` is 2/π times
+    `order`: what a polynomial of that degree can tell apart in the middle of the window, where its
+    roots are sparsest. With `theta` at `order` the far delays blur. The state is
+    `(batch, order, channels)`.
     """
 
     batch_dim = 0
@@ -74,7 +79,8 @@ class LMU(nn.Module):
         super().__init__()
         input_size, hidden_size = sizes(input_size, hidden_size)
         if order is None:
-            order = max(d for d in range(1, max(1, hidden_size // 4) + 1) if hidden_size % d == 0)
+            most = min(max(1, hidden_size // 4), LARGEST_ORDER)
+            order = max(d for d in range(1, most + 1) if hidden_size % d == 0)
         if order < 1 or hidden_size % order:
             raise SettingError(
                 f"an LMU of {hidden_size} units is no whole number of memories of order {order}",

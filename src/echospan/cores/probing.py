@@ -33,6 +33,7 @@ from echospan.cores.calling import (
 from echospan.cores.copying import copy_module, held_tensors
 from echospan.cores.state_tree import Memo, detached, leaves
 from echospan.errors import CoreError, first_line, option
+from echospan.generators import preserved
 
 RESETS = ("reset_state", "reset_states", "reset_hidden", "reset_memory", "reset_cache", "reset")
 """Methods that make a module forget what it keeps on itself."""
@@ -42,29 +43,24 @@ RESETS = ("reset_state", "reset_states", "reset_hidden", "reset_memory", "reset_
 def undisturbed() -> Iterator[None]:
     """Run trials under settings of their own, and leave the caller's as they are.
 
-    Random states are put back; there is no autograd graph, no inference mode, no autocast and no
-    anomaly detection; warnings and what a module prints are dropped.
+    The process's random states are put back; there is no autograd graph, no inference mode, no
+    autocast and no anomaly detection; warnings and what a module prints are dropped.
     """
-    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with contextlib.ExitStack() as stack:
-            for context in (
-                torch.random.fork_rng(),
-                torch.inference_mode(False),
-                torch.no_grad(),
-                torch.autograd.set_detect_anomaly(False),
-                warnings.catch_warnings(),
-                contextlib.redirect_stdout(io.StringIO()),
-            ):
-                stack.enter_context(context)
-            for device in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device):
-                    stack.enter_context(torch.autocast(device, enabled=False))
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(pythons)
-        np.random.set_state(numpys)  # noqa: NPY002
+    with contextlib.ExitStack() as stack:
+        for context in (
+            preserved(),
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autograd.set_detect_anomaly(False),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            stack.enter_context(context)
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        warnings.simplefilter("ignore")
+        yield
 
 
 def short(e: BaseException) -> str:
