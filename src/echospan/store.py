@@ -81,7 +81,7 @@ LEASE = 60.0
 
 _LONGEST_ERROR = 10_000
 
-_ROW_BYTES = 32 * 2**20
+_ROW_BYTES = 16 * 2**20
 """The largest row. A profile of the largest `max_delay` of a grid takes 10 MiB."""
 
 _OPENING = 1_000_000
