@@ -269,31 +269,56 @@ class HalfRemembers(nn.Module):
         return torch.stack(out, 1)
 
 
-class Tires:
-    """Counts, where nobody looks."""
-
-    def __init__(self, calls):
-        self.left = calls
-
-
 class TiresOut(nn.Module):
-    """Answers so many times as it should, and after that in another way."""
+    """Answers so many times as it should, and after that in another way; its class counts."""
+
+    left = 0
 
     def __init__(self, calls):
         super().__init__()
-        self.w, self.tires = nn.Linear(4, 8), Tires(calls)
+        self.w = nn.Linear(4, 8)
+        type(self).left = calls
+
+    def tired(self):
+        type(self).left -= 1
+        return self.left < 0
 
     def forward(self, x):
-        self.tires.left -= 1
-        return self.w(x) + (self.tires.left < 0)
+        return self.w(x) + self.tired()
 
 
 class WritesLater(TiresOut):
     """Leaves its input alone so many times, and no more."""
 
     def forward(self, x):
-        self.tires.left -= 1
-        return self.w(x.add_(1) if self.tires.left < 0 else x)
+        return self.w(x.add_(1) if self.tired() else x)
+
+
+class Shortens(nn.Module):
+    """Leaves out what comes after 300 steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.gru = nn.GRU(4, 8, batch_first=True)
+
+    def forward(self, x, state=None):
+        return self.gru(x[:, :300], state)
+
+
+class OfThreeRows(nn.Module):
+    """Keeps a state of three rows, from the beginning."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.h = nn.GRUCell(4, 8), torch.zeros(3, 8)
+
+    def forward(self, x):
+        h, out = self.h, []
+        for v in x.unbind(1):
+            h = self.cell(v, h)
+            out.append(h)
+        self.h = h
+        return torch.stack(out, 1)
 
 
 class GrowsState(nn.Module):
@@ -405,6 +430,32 @@ class Shared(Sound):
 
 fixed = nn.GRU(16, 16, batch_first=True)
 number = 3
+
+
+class Float32Alone(nn.GRU):
+    """Fails where autocast is on, as some operations do on some processors."""
+
+    def __init__(self, features, hidden):
+        super().__init__(features, hidden, batch_first=True)
+
+    def forward(self, x, state=None):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("no such instructions\nat all")
+        return super().forward(x, state)
+
+
+class Short(Float32Alone):
+    """Takes seven steps at once."""
+
+    def forward(self, x, state=None):
+        if x.shape[1] > 7:
+            raise IndexError("at most 7")
+        return super().forward(x, state)
+
+
+def without_gradients():
+    with torch.inference_mode():
+        return nn.GRU(4, 8, batch_first=True)
 
 
 class Window(nn.Module):

@@ -100,7 +100,11 @@ def proxied(served, prefix, keeps_host):
             while not head.endswith(b"\r\n\r\n"):
                 head += client.recv(1) or b"\r\n\r\n"
             line, _, headers = head.partition(b"\r\n")
-            line = line.replace(prefix.encode(), b"/", 1)
+            method, path, version = line.split(b" ")
+            if not path.startswith(prefix.encode()):
+                client.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                return
+            line = b" ".join([method, b"/" + path.removeprefix(prefix.encode()), version])
             if not keeps_host:
                 host = re.search(rb"(?i)^host: .*$", headers, re.M)[0]
                 headers = headers.replace(host, b"Host: 127.0.0.1:%d\r" % served.port)

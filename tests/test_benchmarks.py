@@ -14,6 +14,8 @@ HOME = Path(__file__).parents[1]
     [
         ("gru", [], "ratio"),
         ("homework", ["--quick"], "target in 1 of 1 seeds"),
+        ("homework", ["--binary", "--quick"], "100.00% of the bits"),
+        ("homework", ["--scripts", "--quick", "--parts", "fixed"], "grade"),
         ("random_streams", ["--quick"], "0 collisions found"),
         ("shipped", ["--only", "bits"], "bits: the same"),
         ("span", ["--quick"], "lru"),

@@ -1,6 +1,7 @@
 """A model leaves PyTorch as two graphs that answer as it does, or does not leave."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -257,3 +258,35 @@ def test_the_page_has_a_line_for_every_core():
     assert [line.split()[1] for line in lines if line.endswith(" |") and line[-3].isdigit()] == [
         *CORES
     ]
+
+
+class Noisy(nn.LSTM):
+    """Prints in its forward, and has what ONNX has no operator for."""
+
+    def forward(self, x, state=None):
+        print("a layer speaks")
+        return super().forward(x, state)
+
+
+def noisy(**size):
+    layer = as_core(Noisy(4, 8, batch_first=True, **size))
+    return EchoModel(ModelConfig(alphabet="abc", max_delay=1, hidden=8), core=layer)
+
+
+def test_an_export_writes_nothing_foreign_to_the_terminal(tmp_path, capfd):
+    model = noisy()
+    capfd.readouterr()
+    export_onnx(model, tmp_path / "graphs")
+    os.system("echo after")  # what a library has buffered is not written later
+    assert capfd.readouterr() == ("after\n", "")
+    assert json.loads((tmp_path / "graphs" / "echo.json").read_text())["core"] == "Noisy"
+
+
+def test_a_refused_export_names_the_layer_and_writes_nothing_foreign_either(tmp_path, capfd):
+    model = noisy(proj_size=3)
+    capfd.readouterr()
+    with pytest.raises(CoreError, match="the core Noisy cannot be traced into a graph"):
+        export_onnx(model, tmp_path / "graphs")
+    os.system("echo after")
+    assert capfd.readouterr() == ("after\n", "")
+    assert not (tmp_path / "graphs").exists()

@@ -148,6 +148,21 @@ def test_a_student_who_overrides_forward_is_asked_through_it():
     assert Mine(3).test_run("abc")[1:] == "ab"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # of every torch.nn.GRU
+def test_a_model_may_be_traced_compiled_exported_and_pickled():
+    model = homework.VariableDelayGRUMemory(5, 3).eval()
+    x, delays = homework.idx_to_onehot([[1, 2], [3, 4]]), torch.tensor([3, 0])
+    args = (x.flip(1), torch.tensor([1, 2]))
+    for other in (
+        torch.jit.trace(model, args),
+        torch.compile(model, backend="eager"),
+        torch.export.export(model, args).module(),
+        pickle.loads(pickle.dumps(model)),
+    ):
+        torch.testing.assert_close(other(x, delays), model(x, delays))
+
+
 def test_a_model_may_have_another_float_type():
     model = homework.VariableDelayGRUMemory(5, 3).double()
     x = homework.idx_to_onehot(torch.randint(1, 27, (2, 4)))
@@ -183,6 +198,8 @@ def wide(delays):
         (torch.tensor([[3], [1]]), (3, 1)),
         ([[3], [1]], (3, 1)),
         (torch.tensor([[3] * 4, [1] * 4]), (3, 1)),
+        (torch.tensor([3, 1]).to_sparse(), (3, 1)),
+        (range(3, 0, -2), (3, 1)),
     ],
 )
 def test_delays_are_one_or_one_a_row_or_one_a_step(delays, a_row):
@@ -282,12 +299,15 @@ def test_one_hot_vectors_are_the_printed_ones(ids, k, rows):
         (torch.zeros(0, 5), (0, 5, 27)),
         ([], (0, 27)),
         (torch.tensor([True, False]), (2, 27)),
+        (torch.tensor([3, 0]).to_sparse(), (2, 27)),
     ],
 )
 def test_anything_that_holds_ids_has_one_hot_vectors(x, shape):
     vectors = homework.idx_to_onehot(x)
     assert vectors.shape == shape
-    assert torch.equal(vectors.argmax(-1), torch.as_tensor(x).long()) or not vectors.numel()
+    assert (
+        torch.equal(vectors.argmax(-1), torch.as_tensor(x).to_dense().long()) or not vectors.numel()
+    )
     assert (vectors.sum(-1) == 1).all()
 
 
@@ -306,6 +326,7 @@ def test_other_lengths_of_the_vectors():
         (torch.tensor([torch.nan]), 27, SettingError, "x holds numbers that are not whole"),
         (torch.tensor([torch.inf]), 27, SettingError, "x holds numbers that are not whole"),
         (torch.tensor([1j]), 27, SettingError, "x holds numbers that are not whole"),
+        (torch.tensor([1e18]), 27, AlphabetError, "x holds the id 999999984306749440; use"),
         ("abc", 27, SettingError, "x is of type str; use a tensor of ids"),
         (None, 27, SettingError, "x is of type NoneType; use a tensor of ids"),
         ([[1], [1, 2]], 27, SettingError, "x is of type list; use a tensor of ids"),
@@ -462,6 +483,18 @@ def test_randoms_seed_decides_the_data_and_torchs_seed_and_stream_have_no_part_i
         for a, b in zip(first, more, strict=True):
             assert not torch.equal(a, b)
     assert not torch.equal(*first)  # each epoch has its own data
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_data_are_made_for_the_default_device_and_are_the_same_on_each(name):
+    data = getattr(homework, name)(size=4)
+    batches = iter(DataLoader(data, batch_size=4))
+    with torch.device("meta"):  # stands for a GPU
+        on_meta = [*next(iter(data)), *next(batches)]
+        printed = [*next(iter(PRINTED[name](size=4)))]
+    places = [p.device.type for p in on_meta if isinstance(p, torch.Tensor)]
+    assert set(places) == {"meta"} == {p.device.type for p in printed if not isinstance(p, int)}
+    assert data.seq_length == len(on_meta[0])
 
 
 @pytest.mark.parametrize("name", DATA)

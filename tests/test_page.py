@@ -417,6 +417,18 @@ def test_the_score_is_that_of_the_delay_that_is_named(page, models):
         assert float(score[0]) == pytest.approx(100 * right / (40 - delay), abs=0.06)
 
 
+def test_a_server_that_takes_few_symbols_at_once_is_sent_few(chromium, models):
+    text, gru = letters(100), models["gru"]
+    with (
+        serving([Served("gru", gru)], answers=64) as served,
+        opened(chromium, served.url) as page,
+    ):
+        assert page.evaluate("Echospan.page.sources[0].batch") == 12
+        paste(page, text)
+        wait_for(page, "Echospan.page.histories[0].read === 100")
+        assert row(page, 1)[-20:] == gru.echo(text, 4)[-20:]
+
+
 ALPHABETS = {
     "emoji": "🌍🎲🧠ab",
     "beyond the first plane": "𝔸𝔹𠮷😀",
@@ -553,7 +565,8 @@ def test_a_model_that_diverges_is_shown_alike(chromium, tmp_path):
     rnn = EchoModel(ModelConfig(core="rnn", alphabet="abcdef", hidden=8, max_delay=2)).eval()
     with torch.no_grad():
         rnn.core.weight_hh_l0.fill_(1e9)
-        torch.nn.init.normal_(rnn.readouts.weight)
+        rnn.readouts.weight.fill_(-1.0)
+        rnn.readouts.weight[3::7] = float("nan")
     text = letters(12)
     file = tmp_path / "echo.html"
     file.write_text(single_file(pack(rnn, "rnn")))

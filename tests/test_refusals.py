@@ -433,6 +433,10 @@ ASKED = {
 """What a command line that does not fit is told: a SettingError, each of them."""
 
 
+A_MAKER = by_caller(
+    "give what makes it, such as lambda hidden: MyLayer(hidden)",
+    "name what makes it, such as mylayers:MyLayer",
+)
 OTHERS = by_caller("", ", or let such characters go by with --other skip or --other keep")
 OUT = by_caller("", " with --out")
 ELSEWHERE = f"name another folder{OUT}"
@@ -831,8 +835,8 @@ REFUSALS = [
     R(CoreError, "'gru' is no torch.nn.Module; give an instance of one", lambda: as_core("gru")),
     R(
         CoreError,
-        "Locked cannot be copied (<>); "
-        "it is tried on a copy: keep on it what copy.deepcopy can copy",
+        "Locked cannot be copied (TypeError: cannot pickle '_thread.lock' object); "
+        "training and trials work on a copy: keep on the module only what copy.deepcopy can copy",
         lambda: as_core(refused.Locked()),
         "profile refused:Locked",
     ),
@@ -1040,8 +1044,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "a GRU that is made already has its size; "
-        "give what makes it, such as lambda hidden: MyLayer(hidden)",
+        f"a GRU that is made already has its size; {A_MAKER}",
         lambda: fit_hidden(refused.fixed, parameters=9),
         "profile refused:fixed --parameters 9",
     ),
@@ -1090,8 +1093,7 @@ REFUSALS = [
     R(
         SettingError,
         "a GRU that is made already has its width, 16; "
-        f"leave out {option('hidden', 32)}, or give what makes it, such as "
-        "lambda hidden: MyLayer(hidden)",
+        f"leave out {option('hidden', 32)}, or {A_MAKER}",
         lambda: built(refused.fixed, 27, 32, None, 0),
         "profile refused:fixed --hidden 32",
     ),
@@ -1112,7 +1114,10 @@ REFUSALS = [
         CoreError,
         "configured takes a configuration object (config: Configuration) and cannot be sized by "
         "its arguments; "
-        "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+        + by_caller(
+            "give a function that makes one, such as lambda hidden: configured(Configuration(…))",
+            "name a function that makes one of hidden",
+        ),
         lambda: sizing.build(refused.configured),
         "check refused:configured",
     ),
@@ -1146,7 +1151,8 @@ REFUSALS = [
     R(
         CoreError,
         "weary raised RuntimeError while it was trained and measured (tired); "
-        "run echospan.check on it, and look at the error that this one was raised from",
+        f"run {by_caller('echospan.check', 'echospan check')} on it, and look at the error that "
+        f"this one was raised from{by_caller('', ', with --debug')}",
         lambda: profile(refused.weary, 1, symbols=9_000),
     ),
     R(
@@ -1336,6 +1342,33 @@ REFUSALS = [
         "evaluate run --device gpu",
     ),
     R(
+        DeviceError,
+        "<> cannot train Float32Alone in bf16 (RuntimeError: no such instructions); "
+        f"use {option('precision', 'fp32')}",
+        lambda: train(
+            Recipe(model=SMALL, training=TrainingConfig(precision="bf16")),
+            core=refused.Float32Alone(4, 8),
+        ),
+    ),
+    R(
+        CoreError,
+        "Short cannot be trained (IndexError: at most 7); "
+        "try it yourself, in train() and with backward(), on sequences of 8 steps",
+        lambda: train(Recipe(model=SMALL), core=refused.Short(4, 8)),
+    ),
+    R(
+        CoreError,
+        "GRU was made within torch.inference_mode(), so it has no gradients; "
+        "make it outside, or train a copy: copy.deepcopy(core), outside",
+        lambda: train(Recipe(model=SMALL), core=refused.without_gradients()),
+    ),
+    R(
+        CoreError,
+        "GRU is on the meta device, whose tensors hold no numbers; "
+        "build it on the CPU or a GPU, or load its weights first",
+        lambda: check(nn.GRU(4, 8, device="meta")),
+    ),
+    R(
         DivergenceError,
         "at step 2 the loss is <>, its gradient's norm <>, at a learning rate of 1e+38; "
         "train with a smaller one, such as 3e+37",
@@ -1427,7 +1460,7 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "one GRU cannot begin anew for 2 seeds; give what makes it, such as lambda: MyLayer(64)",
+        f"one GRU cannot begin anew for 2 seeds; {A_MAKER}",
         lambda: profile(refused.fixed, seeds=(0, 1)),
         "profile refused:fixed --seeds 0 1",
     ),
@@ -1986,7 +2019,8 @@ REFUSALS = [
     R(
         EngineError,
         "process 1 of 2 lost another one of this training (Connection closed by peer); "
-        "look above for what ended it, then go on from the last snapshot with --resume",
+        "look above for what ended it, then go on from the last snapshot"
+        + by_caller("", " with --resume"),
         lambda: unheard(Group(rank=1, size=2)),
     ),
     R(
@@ -2206,7 +2240,7 @@ REFUSALS = [
     ),
     R(
         CoreError,
-        "the core gru cannot be traced into a graph (<>linalg_matrix_exp<>); "
+        "the core Exponential cannot be traced into a graph (<>linalg_matrix_exp<>); "
         "stream it with echospan.Stream, or write its step without what ONNX lacks",
         lambda: export_onnx(test_export.a_model_of(test_export.Exponential()), "new"),
     ),
@@ -2299,11 +2333,6 @@ REFUSALS = [
     ),
     R(
         SettingError,
-        "run/model.safetensors is inside the run run; name a place outside",
-        args="export run --format html -o run/model.safetensors --overwrite",
-    ),
-    R(
-        SettingError,
         "the core tcn does not run in a page on its own; "
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
@@ -2336,8 +2365,8 @@ UNREACHED = {
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Opaque", "refused", "Refused", "Gone", "LocksUnsupportedError")
-"""What no person sees: one that never leaves cores/calling.py, one that was raised elsewhere and is
+APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+"""What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
 ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from echospan import EchoModel, ModelConfig
 from echospan.cli import main
 from echospan.errors import SettingError
 from echospan.export import pack
+from echospan.web.connection import WRITE
 from echospan.web.desk import Desk
 from echospan.web.guard import Guard, host_name
 from echospan.web.limits import Limits, within
@@ -359,7 +361,9 @@ def test_who_never_reads_is_let_go_and_others_are_unharmed():
             ws.send(push % n)
 
     with (
-        serving([Served("gru", model(max_delay=8))], patience=0.2, rate=1e9) as served,
+        serving(
+            [Served("gru", model(max_delay=8))], patience=0.2, rate=1e9, total_rate=1e9
+        ) as served,
         socket.create_connection(("127.0.0.1", served.port)) as deaf,
     ):
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -412,41 +416,68 @@ SLOW = {"rate": 100.0, "burst": 5_000.0, "quiet_rate": 1e6, "quiet_burst": 1e6}
 """A pace of two frames a second after the first hundred."""
 
 
-def send_all(raw, data):
-    """Send until the peer reads no more; return whether all of it went."""
-    raw.settimeout(0.1)
-    try:
-        raw.sendall(data)
-    except TimeoutError:
-        return False
-    return True
-
-
 def send_without_end(raw):
     while True:
         raw.sendall(b"x")
 
 
+def got(raw, seconds):
+    """What comes until nothing has come for so long."""
+    raw.settimeout(seconds)
+    parts = b""
+    with contextlib.suppress(TimeoutError):
+        while part := raw.recv(65_536):
+            parts += part
+    return parts
+
+
 @pytest.mark.parametrize("flood", FLOODS)
 @pytest.mark.parametrize("connections", [1, 3])
 def test_a_flood_of_any_kind_of_frame_is_read_slowly_and_others_at_once(flood, connections):
-    data = FLOODS[flood] * (4_000_000 // len(FLOODS[flood]))
+    last = b'{"push": 99, "model": 0, "ids": [1], "delay": 0}'
+    data = frame(1, HELLO.encode()) + FLOODS[flood] * 5_000 + frame(1, last)
     with (
         serving([Served("gru", model())], **SLOW) as served,
         contextlib.ExitStack() as stack,
         visiting(served) as other,
     ):
-        for _ in range(connections):
-            raw = socket.socket()
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-            raw.connect(("127.0.0.1", served.port))
-            stack.callback(raw.close)
-            raw.sendall(HANDSHAKE)
-            assert b" 101 " in raw.recv(20)
-            raw.sendall(frame(1, HELLO.encode()))
-            assert not send_all(raw, data), "four megabytes were read at once"
+        floods = [stack.enter_context(upgraded(served)) for _ in range(connections)]
+        for raw in floods:
+            stack.enter_context(sending(raw, data))
         ids = letters(30)
         assert [other.push([i])[0] for i in ids] == alone(served.host.models[0].model, ids)
+        for raw in floods:
+            answers = got(raw, 0.2)
+            assert b"welcome" in answers
+            assert b'"push":99' not in answers, "five thousand frames were read at once"
+
+
+@contextlib.contextmanager
+def sending(raw, data):
+    """All of it on its way while the block runs, as far as the peer reads."""
+
+    def send():
+        with contextlib.suppress(OSError):
+            raw.sendall(data)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    raw.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_who_pings_and_never_reads_fills_no_memory():
+    with (
+        serving([Served("gru", model())], rate=1e9, total_rate=1e9, patience=60.0) as served,
+        upgraded(served) as raw,
+    ):
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        raw.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            raw.sendall(FLOODS["long pings"] * 100_000)
+        (connection,) = served.server.visitors
+        assert connection._transport.get_write_buffer_size() < 2 * WRITE
 
 
 def test_a_message_in_endless_empty_fragments_is_refused(three):
@@ -481,6 +512,12 @@ def test_one_who_types_does_not_wait_for_what_others_have_spent():
     assert typing.spend(60.0) > 3_000.0
 
 
+def test_a_debt_has_an_end():
+    total = Bucket(10.0, 10.0, debt=50.0)
+    assert total.spend(1e9) == pytest.approx(5.0, abs=0.01)
+    assert total.spend(1e9) == pytest.approx(5.0, abs=0.01)
+
+
 def test_a_model_of_many_delays_takes_fewer_symbols_at_once():
     far = model(max_delay=999)
     with serving([Served("far", far), Served("near", model())]) as served:
@@ -507,7 +544,7 @@ def read_to_end(raw):
 @pytest.mark.parametrize("sent", [b"", b"G", b"GET / HTTP/1.1\r\n", HANDSHAKE[:-2]], ids=range(4))
 def test_a_request_that_is_not_finished_is_given_up(sent):
     with serving([Served("gru", model())], patience=0.05) as served, served.raw(sent) as raw:
-        assert read_to_end(raw).startswith(b"HTTP/1.1 408 ")
+        assert read_to_end(raw)[:13] == (b"HTTP/1.1 408 " if sent else b"")
 
 
 def test_a_request_that_trickles_is_given_up_too():
@@ -542,7 +579,7 @@ def test_connections_that_ask_nothing_give_way_to_those_that_do():
 
 def test_who_is_closed_and_does_not_leave_is_dropped():
     with (
-        serving([Served("gru", model())], closing=0.05, patience=0.05) as served,
+        serving([Served("gru", model())], closing=0.05, patience=0.05, discarded=10**12) as served,
         upgraded(served, frame(1, b"{}")) as raw,
     ):
         assert b"the first frame is no" in read_to_end(raw)
@@ -818,10 +855,13 @@ def test_a_model_that_fails_closes_one_connection_and_says_so_once(capfd):
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e38])
-def test_what_is_no_number_does_not_reach_json(weight):
+@pytest.mark.parametrize("third", [1.0, float("nan")])
+def test_what_is_no_number_does_not_reach_json(weight, third):
     diverged = model("rnn")
     with torch.no_grad():
         diverged.core.weight_hh_l0.fill_(weight)
+        diverged.readouts.weight.fill_(-1.0)  # all logits are the lowest, but that of symbol 3
+        diverged.readouts.weight[3::7] = third
     with serving([Served("rnn", diverged)]) as served, visiting(served) as visitor:
         visitor.send(letters(9))
         text = visitor.ws.recv()

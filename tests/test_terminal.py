@@ -7,7 +7,7 @@ import pytest
 from benched import LAYERS
 from echospan import cli
 from echospan.benching import CellResult, Moment
-from echospan.cli.benches import Bench, _Told
+from echospan.cli.benches import Bench, _Progress
 from echospan.grids import Grid
 from echospan.store import Store
 
@@ -71,11 +71,11 @@ def test_ctrl_c_keeps_the_profiles_that_have_ended(terminal, capsys):
 def test_a_bench_draws_a_table_of_what_runs(terminal, capsys):
     one, other = Grid(cores=("gru", "lru"), hidden=(8,), symbols=(3_000,)).cells()
     with Store("s.sqlite") as store:
-        told = _Told([one, other], 2, Bench(cores=("gru", "lru")), store)
-        with told.watching() as (heard, ends):
+        progress = _Progress([one, other], 2, Bench(cores=("gru", "lru")), store)
+        with progress.watching() as (heard, ends):
             heard(Moment(one, 2, 0.5, 0.75, 1))
             heard(Moment(other, 1, lost="its worker was lost"))
-            rows = [[*column.cells] for column in told.table().columns]
+            rows = [[*column.cells] for column in progress.table().columns]
             ends(CellResult(one, None, "out of luck", 1, 0.1))
     assert rows[0] == [f"{one.name}, try 2"]
     assert (rows[2], rows[3]) == (["75.0%"], ["1"])

@@ -40,7 +40,7 @@ from echospan.cores import as_core, copy_module
 from echospan.devices import standard_modes
 from echospan.errors import CoreError, SettingError, first_line, option
 from echospan.random_streams import Purpose, check_seed, generator
-from echospan.sizing import initialised
+from echospan.sizing import check_storage, initialised
 from echospan.validation import not_allowed, positive, share, whole
 
 
@@ -116,6 +116,8 @@ def memory_capacity(
     stream = generator(Purpose.CAPACITY, seed)
     inputs = torch.rand(rows, time, generator=stream, dtype=torch.double, device="cpu")
     inputs = (2 * inputs - 1) * amplitude
+    if isinstance(core, nn.Module):
+        check_storage(core)
     weight = _first_weight(core)
     x = inputs.unsqueeze(-1).to(weight.device, weight.dtype.to_real())
     with standard_modes(weight.device), torch.no_grad():

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from echospan import __version__
+from echospan.devices import standard_modes
 from echospan.errors import EchospanError, RunError, by_caller, first_line, option
 from echospan.model import EchoModel
 from echospan.recipes import Made, ModelConfig, Recipe, TrainingConfig
@@ -385,7 +386,8 @@ def load_recipe(folder: str | Path) -> tuple[EchoModel, Recipe]:
             raise RunError(f"{path}/model.safetensors is damaged (its checksum differs)", again)
         if not all(t.isfinite().all() for t in named.values()):
             raise RunError(f"{path}/model.safetensors holds what is no number", again)
-        model = EchoModel(recipe.model)
+        with standard_modes():  # on the CPU, whatever device is the default
+            model = EchoModel(recipe.model)
         model.load_state_dict(named)
         made = config.get("made", {"versions": {"echospan": config.get("echospan", "?")}})
         if made is not None:

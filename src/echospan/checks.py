@@ -22,7 +22,7 @@ from echospan.cores import as_core, copy_module
 from echospan.cores.protocol import State, map_state, tensors
 from echospan.devices import standard_modes
 from echospan.errors import CheckError, CoreError, SettingError, first_line
-from echospan.sizing import build, initialised, reread_inputs
+from echospan.sizing import build, check_storage, initialised, note_of, reread_inputs
 
 MakeCore = Callable[[int, int], nn.Module]
 """(features, hidden) -> a module called as `core(x, state) -> (y, state)`."""
@@ -720,26 +720,25 @@ def check(
 
     def make(width: int, hidden: int) -> nn.Module:
         if isinstance(layer, nn.Module):
-            return judged(copy_module(layer))
+            return judged(copy_module(check_storage(layer)))
         return build(layer, features, default=(width, hidden), accepts=judged)  # type: ignore[no-any-return]
 
-    where = (
-        next(iter(layer.parameters()), torch.empty(0, device="cpu")).device
-        if isinstance(layer, nn.Module)
-        else "cpu"
-    )
+    where = torch.device("cpu")
+    if isinstance(layer, nn.Module):
+        where = next((t.device for t in check_storage(layer).parameters()), where)
     with warnings.catch_warnings(), standard_modes(where):
         warnings.simplefilter("ignore")  # the layer's own
-        again = reread_inputs(_made(make))
-        return [_result(one, make, expected.get(name_of(one)), again) for one in checks]
+        core = _made(make)
+        note = note_of(core) if reread_inputs(core) is not None else ""
+        return [_result(one, make, expected.get(name_of(one)), note) for one in checks]
 
 
 _CARRIED = (check_step_by_step, check_chunks)
 """Checks that say little of a layer whose past inputs are read again."""
 
 
-def _result(one: Check, make: MakeCore, reason: str | None, again: int | None) -> CheckResult:
-    seen, remedy, note = "", "", ""
+def _result(one: Check, make: MakeCore, reason: str | None, note: str) -> CheckResult:
+    seen, remedy = "", ""
     try:
         one(make)
     except CheckError as e:
@@ -750,6 +749,5 @@ def _result(one: Check, make: MakeCore, reason: str | None, again: int | None) -
     if passed and reason is not None:
         seen = f"it passes, and was expected to fail ({reason})"
         remedy = "take it out of expected_failures"
-    if passed and again is not None and one in _CARRIED:
-        note = f"no state is carried, its last {again} inputs are read again"
+    note = note if passed and one in _CARRIED else ""
     return CheckResult(name_of(one), passed, reason, seen, remedy, note)

@@ -22,21 +22,39 @@ def find_device(name: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def standard_modes(device: torch.device | str = "cpu") -> Iterator[None]:
-    """Compute with gradients, outside inference mode and autocast, by default on `device`.
+def standard_modes(device: torch.device | str = "cpu", *, gradients: bool = True) -> Iterator[None]:
+    """Compute outside autocast, by default on `device`, with or without gradients.
 
     A caller may be within `torch.no_grad()`, `inference_mode()` or `autocast()`, or have set a
     default device; afterwards all of these are as they were. The default dtype is left alone: a
     layer's own forward may rely on it.
+
+    Args:
+        device: Where tensors are made that name no device.
+        gradients: True also leaves inference mode, whose tensors can never have gradients.
     """
     device = torch.device(device)
     with contextlib.ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
+        if gradients and torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in {"cpu", device.type}:
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        for kind in {"cpu", device.type} - {"meta"}:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != device.type:
             stack.enter_context(device)  # a mode that costs time in each call: only where needed
         yield
+
+
+@contextlib.contextmanager
+def float32_by_default() -> Iterator[None]:
+    """Make tensors in float32 unless another type is named; the caller's default returns after.
+
+    For what is ours alone: figures do not depend on `torch.set_default_dtype`.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

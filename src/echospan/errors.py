@@ -45,6 +45,13 @@ def option(name: str, value: object = None) -> str:
     return by_caller(f"{name}={value!r}", flag if value is True else f"{flag} {value}")
 
 
+MAKER = by_caller(
+    "give what makes it, such as lambda hidden: MyLayer(hidden)",
+    "name what makes it, such as mylayers:MyLayer",
+)
+"""The remedy where a module that is made already cannot be made anew, or in another size."""
+
+
 def for_python(text: str) -> str:
     """Return `text` with each part that depends on the caller as Python's callers read it."""
     return _BY_CALLER.sub(r"\1", text)

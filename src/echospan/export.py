@@ -11,7 +11,6 @@ under `echospan`.
 """
 
 import contextlib
-import copy
 import dataclasses
 import io
 import json
@@ -26,9 +25,20 @@ import torch
 from torch import Tensor, nn
 
 from echospan import __version__
-from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.errors import CoreError, ExportError, RunError, SettingError, first_line, option
+from echospan.cores import State, batch_dim, copy_module, map_state, tensors
+from echospan.devices import standard_modes
+from echospan.errors import (
+    CoreError,
+    EchospanError,
+    ExportError,
+    RunError,
+    SettingError,
+    by_caller,
+    first_line,
+    option,
+)
 from echospan.model import EchoModel
+from echospan.output import muted
 from echospan.packing import pack as pack
 from echospan.random_streams import Purpose, python_random
 from echospan.steps import plain_step
@@ -43,6 +53,8 @@ FORMAT = 1
 
 OPSET = 17
 """Old enough for readers of 2022, new enough for all that our cores do."""
+
+_STREAM = by_caller("echospan.Stream", "echospan echo")
 
 FULL, STEP, TOLD = "echo_full.onnx", "echo_step.onnx", "echo.json"
 
@@ -101,11 +113,13 @@ def export_onnx(model: EchoModel, folder: str | Path, *, overwrite: bool = False
         check_export(path, overwrite)
 
     with claim(path, "echospan export", check) as claimed:
-        _needs()
-        model = copy.deepcopy(model).cpu().float().eval()
-        graphs = trace(model)
-        parity = verify(model, graphs)
-        told = _told(model) | {"parity": dataclasses.asdict(parity)}
+        # Exporter and runtime write graphs and warnings of their own, a layer what it likes.
+        with standard_modes(), muted():
+            _needs()
+            model = copy_module(model).cpu().float().eval()
+            graphs = trace(model)
+            parity = verify(model, graphs)
+            told = _told(model) | {"parity": dataclasses.asdict(parity)}
         import onnx
 
         for graph in (graphs.full, graphs.step):
@@ -182,7 +196,7 @@ def trace(model: EchoModel) -> Graphs:
     if not getattr(core, "zeros_are_empty", True):
         raise CoreError(
             "a state of zeros is not the empty one of this core",
-            "a graph cannot begin anew: stream it with echospan.Stream",
+            f"a graph cannot begin anew: stream it with {_STREAM}",
         )
     step = _trace(model, one_step=True)
     # These have an operator of their own, for any length; the others go on step by step.
@@ -230,11 +244,13 @@ def _trace(model: EchoModel, one_step: bool) -> "onnx.ModelProto":
                 # The newer exporter writes out a loop over time once a process, and then no more.
                 dynamo=False,
             )
-    except (RuntimeError, TypeError, ValueError) as e:
+    except EchospanError:
+        raise
+    except Exception as e:  # of exporter and layer alike
         reason = first_line(e) or type(e).__name__
         raise CoreError(
-            f"the core {model.config.core} cannot be traced into a graph ({reason})",
-            "stream it with echospan.Stream, or write its step without what ONNX lacks",
+            f"the core {model.core_name} cannot be traced into a graph ({reason})",
+            f"stream it with {_STREAM}, or write its step without what ONNX lacks",
         ) from None
     return onnx.load_model_from_string(made.getvalue())
 
@@ -297,7 +313,7 @@ def _told(model: EchoModel) -> dict[str, Any]:
         "max_delay": model.max_delay,
         "delay": model.check_delay(None),
         "conditioning": model.config.conditioning,
-        "core": model.config.core,
+        "core": model.core_name,
         "states": [
             {"input": i, "output": o, "shape": [*shape[:rows], "batch", *shape[rows + 1 :]]}
             for i, o, shape in zip(before, after, shapes, strict=True)
@@ -398,7 +414,7 @@ class _Session:
                 raise ExportError(
                     f"of symbols {list(read[0].shape)} the graph's {name} are {apart:.2g} from the "
                     f"model's, where rounding makes {TOLERANCE:g} at most",
-                    "nothing is written: stream the model with echospan.Stream",
+                    f"nothing is written: stream the model with {_STREAM}",
                 )
             difference = max(difference, apart)
         return difference, got[1:]
@@ -420,5 +436,5 @@ def _refusals() -> Iterator[None]:
     except Exception as e:  # those of onnxruntime have no base of their own
         raise ExportError(
             f"onnxruntime refuses the graph ({e})",
-            "nothing is written: stream the model with echospan.Stream",
+            f"nothing is written: stream the model with {_STREAM}",
         ) from None

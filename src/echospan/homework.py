@@ -68,25 +68,38 @@ def idx_to_onehot(x: Any, k: int = N + 1) -> Tensor:
         SettingError: `x` holds something else than whole numbers, or `k` is not 1 or more.
     """
     k = whole("k", k, 1)
-    try:
-        ids = torch.as_tensor(x)
-    except (TypeError, ValueError, RuntimeError):
-        raise SettingError(f"x is of type {type(x).__name__}", "use a tensor of ids") from None
+    ids = _numbers(x)
+    if ids is None:
+        raise SettingError(f"x is of type {type(x).__name__}", "use a tensor of ids")
     if ids.is_complex() or (ids.is_floating_point() and not bool((ids.frac() == 0).all())):
         raise SettingError("x holds numbers that are not whole", "use whole ids, such as 3")
-    ids = ids.long()
     wrong = _outside(ids, k - 1)
     if wrong is not None:
         raise AlphabetError(f"x holds the id {wrong}", f"use ids from 0 to {k - 1}")
-    return torch.eye(k, device=ids.device).index_select(0, ids.reshape(-1)).view(*ids.shape, k)
+    rows = ids.reshape(-1).long()
+    return torch.eye(k, device=ids.device).index_select(0, rows).view(*ids.shape, k)
 
 
-def _outside(ids: Tensor, most: int) -> int | None:
-    """Return a number outside 0 to `most`, None where there is none."""
-    # torch.compile and torch.export cannot branch on values.
-    if torch.compiler.is_compiling() or not ids.numel():
+def _numbers(value: Any) -> Tensor | None:
+    """Return a number, list, array or tensor as a dense tensor; None for anything else."""
+    try:
+        return torch.as_tensor(value).to_dense()
+    except (TypeError, ValueError, RuntimeError):
         return None
-    low, high = (int(end) for end in ids.aminmax())
+
+
+def _is_integer(numbers: Tensor) -> bool:
+    """Return whether a tensor is of integers; those of truth values are not."""
+    kind = numbers.dtype
+    return not (kind.is_floating_point or kind.is_complex or kind == torch.bool)
+
+
+def _outside(numbers: Tensor, most: int) -> int | None:
+    """Return a number outside 0 to `most`, None where there is none."""
+    # What is compiled or exported cannot branch on values.
+    if torch.compiler.is_compiling() or not numbers.numel():
+        return None
+    low, high = (int(end) for end in numbers.aminmax())
     return low if low < 0 else high if high > most else None
 
 
@@ -113,22 +126,26 @@ class _Epoch:
             self.used, self.drawn = 0, rows * batches
             self.ahead = self.draw(self.drawn)
         start, self.used = self.used, self.used + rows
-        return [part[start : self.used] for part in self.ahead]
+        device = torch.get_default_device()
+        return [part[start : self.used].to(device) for part in self.ahead]
 
     def items(self, count: int) -> Iterator[tuple[Any, ...]]:
         """Return the next `count` rows one by one, each a tuple as the assignment yields it."""
         rows = max(1, _SYMBOLS_OF_ITEMS // self.data.seq_length)
         for start in range(0, count, rows):
             parts = self.draw(min(rows, count - start))
+            device = torch.get_default_device()
             yield from zip(
-                *(p.unbind(0) if p.dim() > 1 else p.tolist() for p in parts), strict=True
+                *(p.to(device).unbind(0) if p.dim() > 1 else p.tolist() for p in parts),
+                strict=True,
             )
 
     def draw(self, rows: int) -> tuple[Tensor, ...]:
-        """Return `rows` new rows."""
-        if self.generator is None:
-            self.generator = torch.Generator().manual_seed(random.getrandbits(32))
-        return self.data._draw(rows, self.generator)
+        """Return `rows` new rows, on the CPU: the same ones whatever the default device."""
+        with torch.device("cpu"):
+            if self.generator is None:
+                self.generator = torch.Generator().manual_seed(random.getrandbits(32))
+            return self.data._draw(rows, self.generator)
 
 
 def _collate(batch: list[_Epoch], *, collate_fn_map: Any = None) -> list[Tensor]:
@@ -246,6 +263,7 @@ class _Memory(nn.Module):
             and x.dim() in dims
             and x.shape[-1] == N + 1
             and x.shape[-2] > 0
+            and x.layout == torch.strided
             and not x.is_complex()
             and (x.dim() == 3 or x.is_floating_point())
         )
@@ -378,19 +396,17 @@ class VariableDelayGRUMemory(_Memory):
     def _each_step(self, delays: Any, x: Tensor) -> Tensor:
         """Return one delay for each step `(batch, time)` of `x`, on its device."""
         batch, time, _ = x.shape
-        try:
-            each = torch.as_tensor(delays)
-        except (TypeError, ValueError, RuntimeError):
-            each = torch.tensor(torch.nan)  # refused below
-        if each.dtype == torch.bool or each.is_floating_point() or each.is_complex():
-            given = str(each.dtype).removeprefix("torch.") if each.dim() else repr(delays)
-            raise DelayError(f"delays are {given}", f"use whole numbers from 0 to {self.max_delay}")
-        if each.dim() == 1:
-            each = each[:, None]
-        if each.dim() and each.shape not in {(batch, 1), (batch, time)}:
+        given = _numbers(delays)
+        if given is None or not _is_integer(given):
+            kind = repr(delays)
+            if given is not None and given.dim():
+                kind = str(given.dtype).removeprefix("torch.")
+            raise DelayError(f"delays are {kind}", f"use whole numbers from 0 to {self.max_delay}")
+        each = given[:, None] if given.dim() == 1 else given
+        if each.dim() and each.shape not in ((batch, 1), (batch, time)):
             raise DelayError(
-                f"delays have the shape {tuple(torch.as_tensor(delays).shape)}, and x has "
-                f"{batch} rows of {time} steps",
+                f"delays have the shape {tuple(given.shape)}, and x has {batch} rows of {time} "
+                "steps",
                 "give one delay, one a row (batch,), or one a step (batch, time)",
             )
         each = each.to(x.device, torch.long)

@@ -13,9 +13,26 @@ from torch import nn
 from echospan.alphabet import alphabet as find_alphabet
 from echospan.checks import check_causal, check_chunks, check_rows_independent
 from echospan.cores import CORES, Adapted, as_core, copy_module, make_core, tensors
-from echospan.errors import CoreError, EchospanError, SettingError, first_line, nearest, option
+from echospan.devices import float32_by_default
+from echospan.errors import (
+    MAKER,
+    CoreError,
+    EchospanError,
+    SettingError,
+    first_line,
+    nearest,
+    option,
+)
 from echospan.random_streams import Purpose, seeded
-from echospan.sizing import arguments, build, factory_name, initialised, reread_inputs
+from echospan.sizing import (
+    arguments,
+    build,
+    check_storage,
+    factory_name,
+    initialised,
+    note_of,
+    reread_inputs,
+)
 
 Layer = nn.Module | Callable[..., nn.Module] | str
 """A module, what makes one, or the name of one of ours."""
@@ -186,14 +203,14 @@ def built(
     """
     with seeded(Purpose.LAYER, seed):
         if isinstance(layer, str):
-            return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
+            with float32_by_default():
+                return make_core(layer, features or symbols, hidden or DEFAULT_HIDDEN)
         if isinstance(layer, nn.Module):
-            core = initialised(as_core(copy_module(layer).cpu(), features))
+            core = initialised(as_core(copy_module(check_storage(layer)).cpu(), features))
             if hidden not in (None, core.hidden_size):
                 raise SettingError(
                     f"a {name_of(layer)} that is made already has its width, {core.hidden_size}",
-                    f"leave out {option('hidden', hidden)}, or give what makes it, such as "
-                    "lambda hidden: MyLayer(hidden)",
+                    f"leave out {option('hidden', hidden)}, or {MAKER}",
                 )
             return core
         core = build(
@@ -202,7 +219,7 @@ def built(
             hidden,
             default=(None, DEFAULT_HIDDEN),
             search=search,
-            accepts=lambda module: initialised(as_core(module.cpu(), features)),
+            accepts=lambda module: initialised(as_core(check_storage(module).cpu(), features)),
         )
         if hidden not in (None, core.hidden_size) and not arguments(layer).widths:
             raise _unsized(
@@ -269,7 +286,7 @@ def fit_hidden(
     if isinstance(layer, nn.Module):
         raise SettingError(
             f"a {name} that is made already has its size",
-            "give what makes it, such as lambda hidden: MyLayer(hidden)",
+            MAKER,
         )
     symbols = len(find_alphabet(alphabet)) + 1
     first = sizes_of(built(layer, symbols, None, features, 0), max_delay)
@@ -353,7 +370,7 @@ def sizes_of(core: Any, max_delay: int) -> dict[str, Any]:
     Keys: `features` and `hidden` (widths of input and output), `parameters` (numbers that are
     trained), `state` (numbers carried after 2 · max_delay + 2 steps; a complex number is two), and
     `reread_inputs`: where no state can be carried, `state` is None and this is the number of inputs
-    that are read again at each step; None elsewhere.
+    that are read again at each step; None elsewhere. `note`: see `sizing.note_of`.
     """
     training = core.training
     core.eval()
@@ -367,6 +384,7 @@ def sizes_of(core: Any, max_delay: int) -> dict[str, Any]:
         "parameters": sum(_numbers(p) for p in core.parameters() if p.requires_grad),
         "state": sum(map(_numbers, tensors(state))) if again is None else None,
         "reread_inputs": again,
+        "note": note_of(core),
     }
 
 

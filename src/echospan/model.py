@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from echospan.alphabet import BLANK_MARK, Alphabet
 from echospan.cores import GRU, Core, State, make_core, tensors
+from echospan.devices import float32_by_default, standard_modes
 from echospan.errors import AlphabetError, CoreError, DelayError, SettingError, option
 from echospan.pretrained import Pretrained
 from echospan.recipes import Made, ModelConfig
@@ -33,6 +34,15 @@ def _core(name: str, core: object) -> Core:
             "build it with batch_first=True",
         )
     return cast(Core, core)
+
+
+def _outer_dtype(core: nn.Module) -> torch.dtype:
+    """Return the type of embedding and read-outs: float64 around a core in float64, else float32.
+
+    Around one of 16 bits the default type: such a core converts what it is given in any other.
+    """
+    own = next((t.dtype for t in core.parameters() if t.is_floating_point()), torch.float32)
+    return own if own in (torch.float32, torch.float64) else torch.get_default_dtype()
 
 
 def is_plain_gru(core: nn.Module) -> TypeGuard[GRU]:
@@ -62,11 +72,16 @@ def check_delay(delay: object, max_delay: int) -> int:
 
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into `eval()`, and each of its parts back into the mode that it was in."""
+    """Put a module into `eval()`, and each of its parts back into the mode that it was in.
+
+    Without gradients and autocast meanwhile, and with the module's device as the default one.
+    """
     before = [(m, m.training) for m in module.modules()]
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
     module.eval()
     try:
-        yield
+        with standard_modes(device, gradients=False):
+            yield
     finally:
         for m, training in before:
             if m.training != training:
@@ -95,8 +110,13 @@ class EchoModel(Pretrained, nn.Module):
         symbols = len(self.alphabet) + 1
         self.by_input = config.conditioning == "input"
         extra = 16 if self.by_input else 0
+        self.core_name = (
+            config.core if core is None else type(getattr(core, "module", core)).__name__
+        )
+        """What the core is called in messages and in what is exported."""
         if core is None:
-            core = make_core(config.core, symbols + extra, config.hidden)
+            with float32_by_default():
+                core = make_core(config.core, symbols + extra, config.hidden)
         sizes = _core("core", core)
         if sizes.input_size <= extra:
             raise SettingError(
@@ -104,13 +124,17 @@ class EchoModel(Pretrained, nn.Module):
                 "make it wider, or ask it through read-outs",
             )
         self.core = core
-        self.embedding = nn.Embedding(symbols, sizes.input_size - extra)
+        dtype = _outer_dtype(core)
+        self.embedding = nn.Embedding(symbols, sizes.input_size - extra, dtype=dtype)
         if self.embedding.embedding_dim == symbols:
             nn.init.eye_(self.embedding.weight)
-        self.delay_embedding = nn.Embedding(config.max_delay + 1, extra) if extra else None
+        self.delay_embedding = (
+            nn.Embedding(config.max_delay + 1, extra, dtype=dtype) if extra else None
+        )
         self.readouts = nn.Linear(
             sizes.hidden_size,
             symbols * (1 if self.by_input else config.max_delay + 1),
+            dtype=dtype,
         )
 
     @property

@@ -98,7 +98,7 @@ def pack(
     kind, parts_of = _PACKED.get(type(core), ("", None))
     if parts_of is None or not _one_layer(core):
         raise SettingError(
-            f"the core {model.config.core} does not run in a page on its own",
+            f"the core {model.core_name} does not run in a page on its own",
             "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         )
     if isinstance(core, RNN) and core.nonlinearity == "relu":

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from echospan.devices import find_device
-from echospan.errors import EngineError, SettingError, option
+from echospan.errors import EngineError, SettingError, by_caller, option
 
 T = TypeVar("T")
 
@@ -143,7 +143,8 @@ class Group:
             said = str(e).rpartition("] ")[2].partition(". ")[0]
             raise EngineError(
                 f"process {self.rank} of {self.size} lost another one of this training ({said})",
-                "look above for what ended it, then go on from the last snapshot with --resume",
+                "look above for what ended it, then go on from the last snapshot"
+                + by_caller("", " with --resume"),
             ) from e
 
 

@@ -15,6 +15,7 @@ from echospan.evaluation import leading_span, wilson
 from echospan.model import EchoModel
 from echospan.random_streams import Purpose, seeded
 from echospan.random_streams import generator as stream_of
+from echospan.sizing import reread_inputs
 from echospan.streaming import Stream
 from echospan.tasks import EchoTask
 from echospan.training import ReadoutLoss
@@ -34,18 +35,27 @@ Look = tuple[Tensor, Tensor, Tensor]
 """Outputs `(rows, hidden)`, states `(rows, numbers)` and answers `(rows, delay)` of one moment."""
 
 
+def _by_row(t: Tensor, dim: int, rows: int, dtype: torch.dtype) -> Tensor:
+    """A tensor of a state as `(rows, numbers)`; what all rows share, as a counter, is repeated."""
+    t = torch.view_as_real(t) if t.is_complex() else t
+    if t.dim() <= dim or t.shape[dim] != rows:
+        return t.reshape(1, -1).expand(rows, -1).to(dtype)
+    return t.movedim(dim, 0).reshape(rows, -1).to(dtype)
+
+
 def looks_into(
     model: EchoModel, task: EchoTask, generator: torch.Generator, rows: int = 256
 ) -> Iterator[Look]:
     """Fresh looks at every third step of sequences like those in which recall is measured."""
-    length = 2 * task.max_delay + 4
+    length, dtype = 2 * task.max_delay + 4, model.readouts.weight.dtype
+    dim = batch_dim(model.core)
     with torch.no_grad():
         one, two = (
             [t.shape for t in tensors(model.hidden(torch.ones(1, n, dtype=torch.long))[1])]
             for n in (1, 2)
         )
-    rereads = getattr(model.core, "carries", "") == "its last inputs"  # ours, not the layer's
-    shown = one == two and not rereads
+    # Inputs that are read again are kept outside the layer, and are no state of it.
+    shown = one == two and reread_inputs(model.core) is None
     while True:
         past, state, read, time = task.empty_past(rows), None, 0, task.max_delay + 1
         while read + time <= length:
@@ -53,14 +63,12 @@ def looks_into(
                 symbols, targets = task.batch(rows, time, generator, past)
                 past = task.carry(symbols, past)
                 y, state = model.hidden(symbols, state)
-                parts = [
-                    t.movedim(batch_dim(model.core), 0).flatten(1).float() for t in tensors(state)
-                ]
+                parts = [_by_row(t, dim, rows, dtype) for t in tensors(state)]
                 if not shown or sum(p.shape[1] for p in parts) > WIDEST_STATE:
                     parts = []
             yield (
-                y[:, -1].float(),
-                torch.cat([y.new_zeros(rows, 0).float(), *parts], 1),
+                y[:, -1].to(dtype),
+                torch.cat([y.new_zeros(rows, 0, dtype=dtype), *parts], 1),
                 targets[:, -1],
             )
             read, time = read + time, 3
@@ -78,10 +86,11 @@ class _Probe(nn.Module):
             self.mean = seen.mean(0)
             # What was still at first may move later: it must not arrive a million times too large.
             self.scale = 1 / spread.clamp(min=float(spread.mean()) / 10 + 1e-12)
-            last = nn.Linear(256, self.linear.out_features)
+            dtype = self.linear.weight.dtype
+            last = nn.Linear(256, self.linear.out_features, dtype=dtype)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
-            self.mlp = nn.Sequential(nn.Linear(seen.shape[1], 256), nn.ReLU(), last)
+            self.mlp = nn.Sequential(nn.Linear(seen.shape[1], 256, dtype=dtype), nn.ReLU(), last)
 
     def parts(self, y: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Input, weight and bias of the one linear map that gives the logits."""
@@ -151,7 +160,7 @@ def gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
     time = 2 * task.max_delay + 2
     x = model.embedding(task.draw(16, time, generator)).detach().requires_grad_()
     y, _ = model.core(x)
-    v = torch.randn(y.shape[-1], generator=generator).to(y)
+    v = torch.randn(y.shape[-1], generator=generator, dtype=torch.float32).to(y)
     if not y.requires_grad:
         return (0.0,) * (task.max_delay + 1)
     (grad,) = torch.autograd.grad((y[:, -1] @ v).sum(), x, allow_unused=True)
@@ -161,8 +170,13 @@ def gradient(model: EchoModel, task: EchoTask, seed: int) -> tuple[float, ...]:
     return tuple((norms / norms.max().clamp(min=1e-30)).tolist())
 
 
-def microseconds(model: EchoModel) -> float:
-    """Median time of one streamed symbol."""
+def microseconds(model: EchoModel) -> float | None:
+    """Return the median time of one streamed symbol.
+
+    None where the core has no state to be carried: reading its past again is no cost of the layer.
+    """
+    if reread_inputs(model.core) is not None:
+        return None
     stream, took = Stream(model, model.max_delay), []
     for i in range(60):
         start = time.perf_counter()

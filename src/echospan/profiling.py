@@ -25,7 +25,15 @@ from torch import nn
 from echospan import json_fields
 from echospan.cores import copy_module
 from echospan.devices import standard_modes
-from echospan.errors import CoreError, DivergenceError, EchospanError, SettingError, first_line
+from echospan.errors import (
+    MAKER,
+    CoreError,
+    DivergenceError,
+    EchospanError,
+    SettingError,
+    by_caller,
+    first_line,
+)
 from echospan.evaluation import LENGTHS, evaluate_span, length_recall, measure, versions
 from echospan.json_fields import integer, number, numbers, string
 from echospan.layers import (
@@ -152,6 +160,8 @@ class Profile:
     """Where no state can be carried: how many past inputs are read again at each step instead. They
     are kept outside the layer, and neither they nor the time that they take are counted. None for a
     layer that is carried by its state, or needs none."""
+    note: str = ""
+    """What a reader should know of how the layer is carried; empty for most."""
 
     def _middle(self, name: str) -> int:
         return int(statistics.median_low(getattr(s, name) for s in self.seeds))
@@ -220,7 +230,7 @@ class Profile:
 
     @property
     def verdict(self) -> str:
-        """One sentence: the span, how sure it is, whether it may yet grow, how it is carried."""
+        """One sentence: the span, how sure it is, whether it may yet grow, and the note."""
         low, high = self.span_interval
         between = f"between {low} and {high}"
         sure = f", 95 % {between}" if len(self.seeds) == 1 else f", its seeds' intervals {between}"
@@ -228,16 +238,6 @@ class Profile:
         end = " (all that was asked)" if self.span == self.max_delay else ""
         rising = ", recall still rising" if self.rising else ""
         return f"span {self.span}{end}{sure}{rising}" + (f"; {self.note}" if self.note else "")
-
-    @property
-    def note(self) -> str:
-        """What else must be known of the figures; empty where a state is carried."""
-        if self.reread_inputs is None:
-            return ""
-        return (
-            f"no state can be carried: {self.reread_inputs} past inputs are read again at each "
-            "step, at a cost that is not counted"
-        )
 
     def to_json(self) -> str:
         """All of it, without loss."""
@@ -308,9 +308,9 @@ class Profile:
             f"gradient: reaches back to delay {row['grad']}",
             f"mean recall: {statistics.fmean(self.recall):.1%}",
             f"size: hidden {row['hidden']}, {row['params']} numbers trained, "
-            f"{row['state']} carried",
-            f"cost: {row['k/s']} thousand symbols a second in training, {row['µs']} µs a streamed "
-            "symbol",
+            + ("no state carried" if self.state is None else f"{row['state']} carried"),
+            f"cost: {row['k/s']} thousand symbols a second in training"
+            + ("" if self.microseconds is None else f", {row['µs']} µs a streamed symbol"),
         ]
         if self.longest_recall:
             length, recall = self.longest_recall
@@ -337,7 +337,9 @@ class Profile:
 
 def _profile(value: Any) -> Profile:
     """Return the profile of a JSON object; ValueError names the first field that does not fit."""
-    fields = json_fields.members(value, _PROFILE_FIELDS - {"reread_inputs"}, {"reread_inputs"})
+    fields = json_fields.members(
+        value, _PROFILE_FIELDS - _LATER_PROFILE_FIELDS, _LATER_PROFILE_FIELDS
+    )
     again, state = fields.get("reread_inputs"), fields["state"]
     if (state is None) != (again is not None):
         raise ValueError("one of state and reread_inputs is null, and not both or none")
@@ -364,6 +366,7 @@ def _profile(value: Any) -> Profile:
         parameters=integer(fields["parameters"], "parameters", 0),
         state=None if state is None else integer(state, "state", 0),
         reread_inputs=None if again is None else integer(again, "reread_inputs", 1),
+        note=string(fields.get("note", ""), "note"),
         seeds=tuple(seeds),
         settings=_settings(fields["settings"]),
         versions={string(k, "versions"): string(v, "versions") for k, v in versions.items()},
@@ -484,6 +487,7 @@ def _any_names(value: Any) -> dict[str, Any]:
 _PROFILE_FIELDS = frozenset(Profile.__dataclass_fields__)
 _SEED_FIELDS = frozenset(SeedProfile.__dataclass_fields__)
 _DELAY_FIELDS = frozenset(DelayProfile.__dataclass_fields__)
+_LATER_PROFILE_FIELDS = frozenset(("reread_inputs", "note"))
 _LATER_FIELDS = frozenset(("curve", "symbols_to_target", "seconds_to_target"))
 """Fields that the profiles in docs/ do not all have."""
 
@@ -584,7 +588,7 @@ def profile(
     if isinstance(layer, nn.Module) and len(seeds) > 1:
         raise SettingError(
             f"one {type(layer).__name__} cannot begin anew for {len(seeds)} seeds",
-            "give what makes it, such as lambda: MyLayer(64)",
+            MAKER,
         )
     config = ModelConfig(
         alphabet=alphabet,
@@ -652,7 +656,8 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as e:
         raise CoreError(
             f"{name} raised {type(e).__name__} while it was trained and measured ({first_line(e)})",
-            "run echospan.check on it, and look at the error that this one was raised from",
+            f"run {by_caller('echospan.check', 'echospan check')} on it, and look at the error "
+            f"that this one was raised from{by_caller('', ', with --debug')}",
         ) from e
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from echospan.errors import CoreError, EchospanError, SettingError, first_line
+from echospan.errors import CoreError, EchospanError, SettingError, by_caller, first_line
 
 _QUANTITY = frozenset(
     ("size", "dim", "dims", "dimension", "n", "num", "number", "d", "width", "units")
@@ -259,7 +259,9 @@ def build(
         raise CoreError(
             f"{name} takes a configuration object ({known.configuration}) and cannot be sized by "
             "its arguments",
-            f"give a function that makes one, such as lambda hidden: {name}({kind}(…))",
+            by_caller("give", "name")
+            + " a function that makes one"
+            + by_caller(f", such as lambda hidden: {name}({kind}(…))", " of hidden"),
         )
     if known.unknown:
         raise CoreError(
@@ -372,6 +374,23 @@ def reread_inputs(core: Any) -> int | None:
 
     None for a core that is carried by a state, or needs none.
     """
-    if getattr(core, "carries", "state") != "its last inputs":
-        return None
-    return getattr(core, "context", 0) or None
+    again = getattr(core, "rereads", getattr(core, "carries", "") == "its last inputs")
+    return (getattr(core, "context", 0) or None) if again else None
+
+
+def note_of(core: Any) -> str:
+    """Return what a reader of a core's figures should know of how it is carried; mostly nothing."""
+    note, again = getattr(core, "note", ""), reread_inputs(core)
+    return note or (
+        "" if again is None else f"its last {again} inputs are read again for each step"
+    )
+
+
+def check_storage(module: nn.Module) -> nn.Module:
+    """Return the module; CoreError where its tensors hold no numbers, as on the meta device."""
+    if any(t.is_meta for t in (*module.parameters(), *module.buffers())):
+        raise CoreError(
+            f"{type(module).__name__} is on the meta device, whose tensors hold no numbers",
+            "build it on the CPU or a GPU, or load its weights first",
+        )
+    return module

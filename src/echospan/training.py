@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from echospan.checkpoint import Snapshot
-from echospan.cores import State, batch_dim, map_state, tensors
-from echospan.devices import find_device
-from echospan.errors import DivergenceError, RunError, first_line
+from echospan.cores import State, batch_dim, copy_module, map_state, tensors
+from echospan.devices import find_device, standard_modes
+from echospan.errors import (
+    CoreError,
+    DeviceError,
+    DivergenceError,
+    EchospanError,
+    RunError,
+    first_line,
+    option,
+)
 from echospan.evaluation import DelayRecall, Evaluation, measure, versions
 from echospan.memory import check_training_memory, memory_checked
 from echospan.model import EchoModel
@@ -180,9 +188,13 @@ def train(
     )
     device = find_device(group.device(recipe.training.device))
     # The first optimiser of a process imports much of torch: an import, not training.
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
+    torch.optim.Adam([torch.zeros(1, requires_grad=True, device="cpu")])
     # Not the weights alone: a layer may draw while it is trained, as dropout does.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), memory_checked():
+    with (
+        standard_modes(device),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        memory_checked(),
+    ):
         check_training_memory(recipe, core, group.size)
         set_global(Purpose.TRAINING, recipe.training.seed)
         start = time.perf_counter()
@@ -190,6 +202,65 @@ def train(
         if resume is not None:
             training.restore(resume)
         return training.run(start, deadline, on_progress, on_snapshot, snapshot_seconds)
+
+
+TRIAL_ROWS = 2
+"""Rows of the steps that are tried before a training: as long as its own, and cheaper."""
+
+
+def check_steps(model: EchoModel, recipe: Recipe) -> None:
+    """Take two steps of a training on a copy, the second one from the state of the first.
+
+    Raises:
+        DeviceError: They fail in the precision asked for, and not in float32.
+        CoreError: They fail in float32 too, or the model cannot be trained at all.
+    """
+    name = type(getattr(model.core, "module", model.core)).__name__
+    if any(p.is_inference() for p in model.parameters()):
+        raise CoreError(
+            f"{name} was made within torch.inference_mode(), so it has no gradients",
+            "make it outside, or train a copy: copy.deepcopy(core), outside",
+        )
+    config, device = recipe.training, model.readouts.weight.device
+    task = EchoTask(len(model.alphabet), model.max_delay)
+    delays = torch.zeros(TRIAL_ROWS, dtype=torch.long, device=device)
+
+    def steps(precision: str) -> None:
+        asked = _Asked(copy_module(model), precision)
+        learning = [p for p in asked.parameters() if p.requires_grad]
+        optimiser = torch.optim.Adam(learning) if learning else None
+        state: State = None
+        stream = torch.Generator(device).manual_seed(0)
+        for _ in range(2 if config.carry else 1):
+            symbols, targets = task.batch(TRIAL_ROWS, recipe.window, stream)
+            if model.by_input:
+                targets = targets[..., :1]
+            loss, state = asked(symbols, state, delays, targets, None)
+            state = map_state(Tensor.detach, state)
+            if optimiser is not None:
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            steps(config.precision)
+        except EchospanError:
+            raise
+        except Exception as failure:
+            said = f"{type(failure).__name__}: {first_line(failure)}"
+            try:
+                steps("fp32")
+            except Exception:
+                raise CoreError(
+                    f"{name} cannot be trained ({said})",
+                    "try it yourself, in train() and with backward(), on sequences of "
+                    f"{recipe.window} steps",
+                ) from failure
+            raise DeviceError(
+                f"{machine(device)} cannot train {name} in {config.precision} ({said})",
+                f"use {option('precision', 'fp32')}",
+            ) from failure
 
 
 class _Training:
@@ -202,6 +273,9 @@ class _Training:
         self.recipe, self.config, self.device, self.group = recipe, config, device, group
         self.rows = group.rows(config.batch)
         self.model = EchoModel(recipe.model, core).to(device).train()
+        trying = time.perf_counter()
+        check_steps(self.model, recipe)
+        self.aside = time.perf_counter() - trying
         self.asked = group.spread(_Asked(self.model, config.precision), device)
         if not group.first:
             set_global(Purpose.REPLICA, config.seed, group.rank)  # layers draw for other rows
@@ -229,8 +303,8 @@ class _Training:
             self.budget_steps = min(config.steps, math.ceil(config.symbols / self.a_step))
         self.step, self.check_at, self.last_step = 0, 20, self.budget_steps
         self.polishing = False
-        self.before, self.aside = 0.0, 0.0
-        """Seconds of training before this process, and what was no training in it."""
+        self.before = 0.0
+        """Seconds of training before this process; `aside`: what was no training in it."""
 
     def run(
         self,
@@ -294,7 +368,10 @@ class _Training:
                 self.rate *= left / config.fall
         for slot in self.optimiser.param_groups:
             slot["lr"] = self.rate
-        keep = torch.rand(config.batch, generator=generator, device=self.device) < config.carry
+        drawn = torch.rand(
+            config.batch, generator=generator, device=self.device, dtype=torch.float32
+        )
+        keep = drawn < config.carry
         if not getattr(model.core, "zeros_are_empty", True):
             keep = keep[:1].expand_as(keep)  # nobody can empty one row of it: all begin anew
         if self.state is not None:

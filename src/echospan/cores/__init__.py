@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from echospan.cores.adapter import Adapted as Adapted
+from echospan.cores.adapted import Adapted as Adapted
 from echospan.cores.adapter import as_core as as_core
 from echospan.cores.attention import Attention as Attention
+from echospan.cores.copying import copy_module as copy_module
 from echospan.cores.delay_line import DelayLine as DelayLine
 from echospan.cores.delta_net import DeltaNet as DeltaNet
 from echospan.cores.gru import GRU as GRU
@@ -18,7 +19,6 @@ from echospan.cores.lstm import LSTM as LSTM
 from echospan.cores.mamba import Mamba as Mamba
 from echospan.cores.min_gru import MinGRU as MinGRU
 from echospan.cores.min_lstm import MinLSTM as MinLSTM
-from echospan.cores.probing import copy_module as copy_module
 from echospan.cores.protocol import Core as Core
 from echospan.cores.protocol import State as State
 from echospan.cores.protocol import batch_dim as batch_dim

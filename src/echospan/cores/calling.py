@@ -1,150 +1,83 @@
-"""How a module is called: where its sequence stands, where its state goes in and comes out."""
+"""How a module is called: where its sequence goes in, and where its state goes in and comes out."""
 
-import copy
-import dataclasses
 import inspect
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from echospan.cores.copying import is_compiled
+from echospan.cores.state_tree import Leaf, Memo, children, detached, same
 from echospan.errors import CoreError
 
 BATCH_FIRST, TIME_FIRST, CHANNEL_FIRST = (0, 1, 2), (1, 0, 2), (0, 2, 1)
 """Orders of (batch, time, features) that a module may want; each undoes itself."""
 
-INSIDE = frozenset(nn.Module().__dict__) | {"_compiled_call_impl", "_is_full_backward_hook"}
-"""What torch itself keeps on a module."""
+Place = int | str | None
+"""The name or index of a part of what a module returns; None where it returns one tensor."""
 
 
-class Opaque(Exception):
-    """A tree with something in it that is neither tensor, number, container nor None."""
+def parts_of(out: Any) -> dict[Place, Any]:
+    """Return what a module returned, part by part: tensor, tuple, dict, dataclass or object."""
+    return {None: out} if isinstance(out, Tensor) else dict(children(out) or ())
 
 
-def walk(f: Callable[[Any], Any], tree: Any) -> Any:
-    """The tree with `f` applied to each tensor and number of it, in order; Opaque for the rest."""
-    if tree is None:
-        return None
-    if isinstance(tree, Tensor | bool | int | float | Leaf):
-        return f(tree)
-    if isinstance(tree, Mapping):
-        return {name: walk(f, part) for name, part in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(walk(f, part) for part in tree))
-    if isinstance(tree, list | tuple | deque):
-        return type(tree)(walk(f, part) for part in tree)
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
-        made = copy.copy(tree)
-        for part in dataclasses.fields(tree):
-            object.__setattr__(made, part.name, walk(f, getattr(tree, part.name)))
-        return made
-    raise Opaque(type(tree).__name__)
+class Begin(Protocol):
+    """Makes the state that a module is given at the start, for as many rows as `x` has."""
 
-
-def leaves(tree: Any) -> list[Any]:
-    """The tensors and numbers of a tree, in order."""
-    found: list[Any] = []
-    walk(found.append, tree)
-    return found
-
-
-def copied(tree: Any) -> Any:
-    """The tree with every tensor copied, outside any graph."""
-    return walk(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, tree)
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two trees hold the same tensors and numbers in the same places."""
-    try:
-        ours, theirs = leaves(a), leaves(b)
-    except Opaque:
-        return False
-    if type(a) is not type(b) or len(ours) != len(theirs):
-        return False
-    for x, y in zip(ours, theirs, strict=True):
-        if isinstance(x, Tensor) and isinstance(y, Tensor):
-            if x.shape != y.shape or x.dtype != y.dtype or not torch.equal(x, y):
-                return False
-        elif type(x) is not type(y) or x != y:
-            return False
-    return True
+    def __call__(self, module: nn.Module, x: Tensor) -> Any:
+        """Return the state for `x (batch, time, features)`."""
+        ...
 
 
 @dataclass(frozen=True)
-class Leaf:
-    """One tensor or number of a module's own state, and how it is laid out."""
+class ByMethod:
+    """The start is made by a method of the module, such as `init_hidden(batch_size)`."""
 
-    number: type | None
-    dtype: torch.dtype
-    dim: int | None
-    """The dimension that counts the rows; None for what all rows share."""
-    per_row: int = 1
-    """Entries of that dimension for each row (heads folded into the batch)."""
+    name: str
 
-    @property
-    def plain(self) -> bool:
-        """Whether it may be given out as it is."""
-        floating = self.dtype.is_floating_point
-        return self.number is None and floating and self.dim is not None and self.per_row == 1
-
-    def out(self, value: Any, rows: int) -> Tensor:
-        """As a floating tensor with the rows first."""
-        t = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
-        if t.is_complex():
-            t = torch.view_as_real(t)
-        elif not t.is_floating_point():
-            t = t.float()
-        if self.dim is None:
-            return t.unsqueeze(0).expand(rows, *t.shape)
-        t = t.movedim(self.dim, 0)
-        return t if self.per_row == 1 else t.unflatten(0, (rows, self.per_row))
-
-    def back(self, t: Tensor) -> Any:
-        """As the module had it."""
-        if self.dim is None:
-            t = t[0]
-        else:
-            t = (t if self.per_row == 1 else t.flatten(0, 1)).movedim(0, self.dim)
-        if self.number is not None:
-            return self.number(t.item())
-        if self.dtype.is_complex:
-            return torch.view_as_complex(t.contiguous())
-        return t if self.dtype.is_floating_point else t.to(self.dtype)
+    def __call__(self, module: nn.Module, x: Tensor) -> Any:
+        """Call the method; arguments named after the device or dtype get those of `x`."""
+        method = getattr(module, self.name)
+        parameters = inspect.signature(method).parameters.values()
+        required = [p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD]
+        required = required or [p.name for p in parameters][:1]
+        values = {"device": x.device, "dtype": x.dtype}
+        return method(*(values.get(name, len(x)) for name in required))
 
 
-def pack(laid: tuple[Leaf, ...], state: Any, rows: int) -> tuple[tuple[Tensor, ...], Any]:
-    """A module's state as floating tensors with the rows first, and the shape of its tree."""
-    found = leaves(state)
-    if len(found) != len(laid):
-        raise CoreError(
-            f"a state of {len(laid)} tensors has become one of {len(found)}",
-            "return as many tensors every time",
-        )
-    left = iter(laid)
-    shape = walk(lambda _: next(left), state)
-    return tuple(leaf.out(t, rows) for leaf, t in zip(laid, found, strict=True)), shape
+@dataclass(frozen=True)
+class ByZeros:
+    """The start is a tensor of zeros, or several."""
+
+    shape: tuple[int, ...]
+    """With -1 where the rows are counted."""
+    number: int = 1
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Any:
+        """Return the tensor, or a tuple of them."""
+        shape = [len(x) if size == -1 else size for size in self.shape]
+        zeros = tuple(x.new_zeros(shape) for _ in range(self.number))
+        return zeros if self.number > 1 else zeros[0]
 
 
-def unpack(state: Sequence[Tensor], shape: Any) -> Any:
-    """What `pack` was given."""
-    left = iter(state)
-    return walk(lambda leaf: leaf.back(next(left)), shape)
+@dataclass(frozen=True)
+class ByClass:
+    """The start is an empty container, which the module fills in place."""
+
+    cls: type
+
+    def __call__(self, module: nn.Module, x: Tensor) -> Any:
+        """Return a new instance."""
+        return self.cls()
 
 
-def items(out: Any) -> dict[int | str | None, Any]:
-    """What a module returned, part by part: tensor, tuple, dict or dataclass."""
-    if isinstance(out, Tensor):
-        return {None: out}
-    if isinstance(out, Mapping):
-        return dict(out)
-    if dataclasses.is_dataclass(out) and not isinstance(out, type):
-        return {f.name: getattr(out, f.name) for f in dataclasses.fields(out)}
-    if isinstance(out, list | tuple):
-        return dict(enumerate(out))
-    return {}
+LAST = ("row", "step", "layer")
+"""Shapes of the last output where it is the state: (batch, hidden), (batch, 1, hidden) and
+(1, batch, hidden)."""
 
 
 @dataclass(frozen=True)
@@ -152,99 +85,187 @@ class Call:
     """One way to call a module."""
 
     order: tuple[int, int, int] = BATCH_FIRST
-    sequence: int | str | None = None
-    """Where in what it returns the sequence stands; None where it returns nothing else."""
+    sequence: Place = None
+    """Where in what it returns the sequence is."""
+    keyword: str | None = None
+    """The argument that takes the sequence; None for the first one."""
     flags: dict[str, Any] = field(default_factory=dict)
     """Arguments that make it return its state."""
-    state: tuple[int | str | None, ...] = ()
-    """Where in what it returns the state stands."""
+    state: tuple[Place, ...] = ()
+    """Where in what it returns the state is."""
+    last: str | None = None
+    """One of LAST, where the state is the last output."""
+    in_place: bool = False
+    """Whether the state is instead the object that it was given, which it fills."""
     give: tuple[str, ...] | int | None = None
     """The keywords it takes the state by; 1 for second place; None for a dict of keywords."""
-    start: str | None = None
-    """The module's method that makes the first state of so many rows."""
-    needs_state: tuple[str, ...] = ()
-    """Arguments without a default, given None (or what `start` makes) at the beginning."""
-    cast: bool = False
-    """Whether the module computes in another type than its input."""
+    begin: Begin | None = None
+    """Makes the first state, where the module does not make it itself."""
+    required: tuple[str, ...] = ()
+    """Arguments without a default, which are given None where there is no state for them."""
+    like: str | None = None
+    """The parameter or buffer in whose dtype the module wants its input; None for any."""
 
     def __call__(self, module: nn.Module, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """`x (batch, time, features)`; returns `(batch, time, hidden)` and the state as it came."""
-        args, kwargs = self.arguments(module, x.shape[0], state)
-        given = x.permute(self.order).contiguous() if self.order != BATCH_FIRST else x
-        if self.cast:
-            given = given.to(module_dtype(module))
-        out = module(given, *args, **kwargs)
-        parts = items(out)
-        y: Tensor = parts[self.sequence]
+        """Return the output `(batch, time, hidden)` in the dtype of `x`, and the state.
+
+        Args:
+            module: The module, or a copy of it.
+            x: The input `(batch, time, features)`.
+            state: The state as the module returned it; None to begin anew.
+        """
+        given = self.begin(module, x) if state is None and self.begin is not None else state
+        parts = self.outputs(module, x, given)
+        y = parts[self.sequence]
         if self.order != BATCH_FIRST:
             y = y.permute(self.order)
-        found = tuple(parts.get(place) for place in self.state)
-        return y.to(x.dtype) if self.cast else y, found[0] if len(found) == 1 else found
+        if y.shape[:2] != x.shape[:2]:
+            raise CoreError(
+                f"{type(module).__name__} returns {tuple(y.shape)} for an input of "
+                f"{tuple(x.shape)}",
+                f"return (batch, time, {y.shape[-1]}), one output for each step",
+            )
+        after = tuple(parts.get(place) for place in self.state)
+        if self.last is not None:
+            last = y[:, -1:]
+            after = ({"row": last[:, 0], "step": last, "layer": last.movedim(1, 0)}[self.last],)
+        if self.in_place:
+            after = (given,)
+        return y.to(x.dtype), after[0] if len(after) == 1 else after
 
-    def arguments(
-        self, module: nn.Module, rows: int, state: Any
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What stands beside `x`."""
-        kwargs = dict(self.flags)
+    def outputs(self, module: nn.Module, x: Tensor, state: Any) -> dict[Place, Any]:
+        """Return all that the module returns, part by part, in its own layout."""
+        if self.like is not None:
+            x = x.to(attrgetter(self.like)(module).dtype)
+        if self.order != BATCH_FIRST:
+            x = x.permute(self.order).contiguous()
+        kwargs = dict.fromkeys(self.required) | self.flags
+        args: tuple[Any, ...] = (x,)
+        if self.keyword is not None:
+            args, kwargs = (), kwargs | {self.keyword: x}
         if state is None:
-            if self.start is not None:
-                make = getattr(module, self.start)
-                state = make(rows) if inspect.signature(make).parameters else make()
-            elif self.needs_state:
-                return (), kwargs | dict.fromkeys(self.needs_state)
-            else:
-                return (), kwargs
-        if self.give == 1:
-            return (state,), kwargs
-        if isinstance(self.give, tuple):
-            parts = (state,) if len(self.give) == 1 else state
-            return (), kwargs | dict(zip(self.give, parts, strict=True))
-        return (), kwargs | state
+            pass
+        elif self.give == 1:
+            args = (*args, state)
+            kwargs = {name: v for name, v in kwargs.items() if name not in self.required[:1]}
+        elif isinstance(self.give, tuple):
+            values = (state,) if len(self.give) == 1 else state
+            kwargs |= dict(zip(self.give, values, strict=True))
+        else:
+            kwargs |= state
+        return parts_of(module(*args, **kwargs))
 
 
-def module_dtype(module: nn.Module) -> torch.dtype:
-    """The type that a module computes in."""
-    for p in module.parameters():
-        if p.is_floating_point():
-            return p.dtype
-    for b in module.buffers():
-        if b.is_floating_point():
-            return b.dtype
-    return torch.get_default_dtype()
+def real_dtype(t: Tensor) -> torch.dtype | None:
+    """Return the dtype of a floating tensor, or of the parts of a complex one; else None."""
+    return t.dtype.to_real() if t.is_floating_point() or t.is_complex() else None
 
 
 def module_device(module: nn.Module) -> torch.device:
-    """Where a module is."""
+    """Return the device of a module; the CPU for one without tensors."""
     for t in (*module.parameters(), *module.buffers()):
         return t.device
     return torch.device("cpu")
 
 
+# --- what a module keeps on itself
+
 Slot = tuple[str, str]
-"""A submodule's name, and an attribute or buffer on it."""
+"""A submodule's name, and an attribute or buffer of it."""
+
+ABSENT = "the attribute does not exist"
+"""The value of a slot whose attribute does not exist."""
+
+_TORCHS_OWN = frozenset(nn.Module().__dict__) | {"_compiled_call_impl", "_is_full_backward_hook"}
 
 
 def slots(module: nn.Module) -> Iterator[tuple[Slot, Any]]:
-    """Every tensor, number and container that a module keeps beside its parameters."""
+    """Yield everything that a module keeps beside its parameters: attributes and buffers."""
     for name, part in module.named_modules():
-        for key, value in (*part.__dict__.items(), *part._buffers.items()):
-            if key in INSIDE:
-                continue
-            try:
-                leaves(value)
-            except Opaque:
-                continue
+        if not isinstance(part, torch.jit.ScriptModule) and not is_compiled(part):
+            for key, value in part.__dict__.items():
+                if key not in _TORCHS_OWN:
+                    yield (name, key), value
+        for key, value in part._buffers.items():
             yield (name, key), value
 
 
-def fill(module: nn.Module, slot: Slot, value: Any) -> None:
-    """Put a value where `slots` found one."""
-    part = module.get_submodule(slot[0])
-    home = part._buffers if slot[1] in part._buffers else part.__dict__
-    home[slot[1]] = value
+def snapshot(module: nn.Module) -> dict[Slot, Any]:
+    """Return copies of everything that a module keeps beside its parameters."""
+    memo: Memo = {}
+    return {slot: detached(value, memo) for slot, value in slots(module)}
 
 
-def look(module: nn.Module, slot: Slot) -> Any:
-    """What stands there now."""
+def changes(module: nn.Module, before: dict[Slot, Any]) -> set[Slot]:
+    """Return the slots that differ from a snapshot."""
+    equal: set[tuple[int, int]] = set()
+    now = dict(slots(module))
+    return {
+        slot
+        for slot in (*now, *before)
+        if not same(now.get(slot, ABSENT), before.get(slot, ABSENT), equal)
+    }
+
+
+def read_slot(module: nn.Module, slot: Slot) -> Any:
+    """Return the value of a slot, or ABSENT."""
     part = module.get_submodule(slot[0])
-    return part._buffers[slot[1]] if slot[1] in part._buffers else part.__dict__[slot[1]]
+    if slot[1] in part._buffers:
+        return part._buffers[slot[1]]
+    return part.__dict__.get(slot[1], ABSENT)
+
+
+def write_slots(module: nn.Module, values: dict[Slot, Any]) -> None:
+    """Set slots of a module; ABSENT removes the attribute."""
+    for (name, key), value in values.items():
+        part = module.get_submodule(name)
+        if isinstance(part, torch.jit.ScriptModule):
+            setattr(part, key, value)
+        elif value is ABSENT:
+            part._buffers.pop(key, None)
+            part._non_persistent_buffers_set.discard(key)
+            part.__dict__.pop(key, None)
+        elif key in part._buffers:
+            part._buffers[key] = value
+        else:
+            part.__dict__[key] = value
+
+
+# --- the result of trying a module
+
+TESTED = 257
+"""The longest input of the trials."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a module is called, and how it is carried from one window of its input to the next."""
+
+    features: int
+    hidden: int
+    call: Call
+    leaves: tuple[Leaf, ...] = ()
+    """The layout of its state, where it returns one, or keeps one on itself."""
+    inside: tuple[tuple[Slot, Any], ...] = ()
+    """Where a module keeps its state on itself, and the values at the start."""
+    plain: bool = False
+    """Whether its state may be given to a caller as it is."""
+    one_by_one: bool = False
+    """Whether it goes on from its state one step at a time only."""
+    context: int = 0
+    """Inputs before the present one that its output depends on, where it is not carried."""
+    whole: bool = True
+    """Whether it depends on no more than `context` inputs."""
+    longest: int | None = None
+    """The longest sequence that it takes at once; None where none is known."""
+    multiple: int = 1
+    """The lengths that it takes are multiples of this."""
+    tested: int = 1
+    """A length that it takes."""
+    zeros_are_empty: bool = True
+    unchanged: bool = True
+    """Whether the module leaves a state that it was given as it was."""
+    lazy: bool = False
+    """Whether its weights are made in its first call."""
+    note: str = ""
+    """What a reader of its figures should know of how it is carried."""

@@ -51,4 +51,7 @@ def map_state(f: Callable[[Tensor], Tensor], state: State) -> State:
         return state if state is None else f(state)
     if isinstance(state, dict):
         return {name: map_state(f, part) for name, part in state.items()}
-    return tuple(map_state(f, part) for part in state)
+    parts: list[State] = [map_state(f, part) for part in state]
+    if isinstance(state, tuple) and hasattr(state, "_fields"):
+        return type(state)(*parts)  # type: ignore[arg-type]
+    return parts if isinstance(state, list) else tuple(parts)

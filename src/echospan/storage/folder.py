@@ -360,7 +360,7 @@ def _apply(place: Path) -> list[Path]:
         if plan is None:
             return [_set_aside(commit)]
         replaces, removes, manifest = plan
-        names = sorted(_names(commit), key=lambda name: name == manifest)
+        names = sorted(_names(commit), key=lambda name: (name == manifest, name))
         if manifest in names and os.path.lexists(place / manifest):
             if _holds(place / manifest, replaces.get(manifest)):
                 os.unlink(place / manifest)

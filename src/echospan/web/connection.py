@@ -1,7 +1,7 @@
 """One TCP connection, from accept to end: an HTTP request, or a WebSocket.
 
     state     ends when                       at most              and then
-    request   the request is complete         `patience` seconds   408, closing
+    request   the request is complete         `patience` seconds   408 if it began, closing
     open      either side closes              while the peer lives closing
     closing   the peer has closed, too        `closing` seconds    closed
 
@@ -90,12 +90,11 @@ class Connection(asyncio.BufferedProtocol):
         self._message = bytearray()  # of the frames that have come of a message
         self._fragments = 0
         self._messages: deque[str] = deque()
-        self._changed = (
-            asyncio.Event()
-        )  # a message came, the peer reads again, or the state changed
+        self._changed = asyncio.Event()  # the messages, whether the peer reads, or the state
         self._alive = True  # whether the peer has sent anything since the last ping
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._paced: asyncio.TimerHandle | None = None
 
     # Called by the event loop.
 
@@ -136,7 +135,7 @@ class Connection(asyncio.BufferedProtocol):
         wait = self._pace.spend(frames * self._limits.frame_cost + nbytes * self._limits.byte_cost)
         if wait and self.state in (State.REQUEST, State.OPEN):
             self._hold("pace")
-            self._loop.call_later(wait, self._release, "pace")
+            self._paced = self._loop.call_later(wait, self._release, "pace")
 
     def eof_received(self) -> None:
         """End: the peer sends no more. What is written is still sent."""
@@ -157,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self.state = State.CLOSED
-        for timer in (self._deadline, self._stalled):
+        for timer in (self._deadline, self._stalled, self._paced):
             if timer is not None:
                 timer.cancel()
         self._message.clear()
@@ -185,6 +184,9 @@ class Connection(asyncio.BufferedProtocol):
             self.respond(431, f"a request has at most {self._limits.request} bytes\n")
 
     def _request_late(self) -> None:
+        if not self._received:
+            self._transport.close()  # a browser may have opened it to have it ready
+            return
         seconds = self._limits.patience
         self.respond(408, f"the request was not complete within {seconds:g} seconds\n")
 

@@ -1,15 +1,19 @@
 """Pace of a connection: what it sends too fast is read later."""
 
+import math
 import time
 
 from echospan.web.limits import Limits
 
 
 class Bucket:
-    """A token bucket: `rate` per second, up to `burst` at once after a pause."""
+    """A token bucket: `rate` per second, up to `burst` at once after a pause.
 
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate, self.burst = rate, burst
+    It may go into debt, no further than `debt`, so that nobody waits longer than it takes to pay.
+    """
+
+    def __init__(self, rate: float, burst: float, debt: float = math.inf) -> None:
+        self.rate, self.burst, self.debt = rate, burst, debt
         self.level, self.filled = burst, time.monotonic()
 
     def _fill(self) -> None:
@@ -20,7 +24,7 @@ class Bucket:
     def spend(self, cost: float) -> float:
         """Take `cost`, in debt if need be, and return the seconds until the debt is paid."""
         self._fill()
-        self.level -= cost
+        self.level = max(-self.debt, self.level - cost)
         return max(0.0, -self.level / self.rate)
 
     def cover(self, cost: float) -> bool:

@@ -186,7 +186,8 @@ class Server:
         self.others: dict[Connection, float] = {}  # since when; the oldest stands first
         self.started = threading.Event()
         self._guard, self._files = Guard(names), files()
-        self._total = Bucket(self.limits.total_rate, self.limits.total_rate)
+        rate = self.limits.total_rate
+        self._total = Bucket(rate, rate, rate * self.limits.patience)
         self._tasks: set[asyncio.Task[None]] = set()
         self._faults = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -244,7 +245,7 @@ class Server:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(lambda: connection, accepted)
-        except OSError:
+        except OSError:  # the peer has gone already
             accepted.close()
             self.lost(connection)
 
@@ -290,9 +291,8 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        while self.others:
+        for _ in range(3):  # until those that were dropped are closed
             await asyncio.sleep(0)
-        await asyncio.sleep(0)  # for those that were dropped in the last turn
 
     # What a connection asks for.
 
