@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from echospan.profiling import Profile
 from echospan.store import COLUMNS, FORMAT, Store, by_setting
 
 CELL = Cell(core="gru", symbols=1)
+
+needs_unshare = pytest.mark.skipif(not shutil.which("unshare"), reason="no mounts of its own here")
 
 
 @pytest.fixture
@@ -350,6 +353,7 @@ def test_a_file_that_may_not_be_written_is_read(whole, path, mode):
         path.parent.chmod(0o755)
 
 
+@needs_unshare
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_a_medium_that_is_read_only_is_read(whole, tmp_path, mode):
     script = (
@@ -369,6 +373,41 @@ def test_a_medium_that_is_read_only_is_read(whole, tmp_path, mode):
     if "echospan" not in ended.stderr and ended.returncode and "mount" in ended.stderr:
         pytest.skip("no mounts are permitted here")
     assert ended.stdout == "40\n", ended.stderr
+
+
+FILLS = """
+import sys
+from dataclasses import replace
+from echospan.benching import CellResult
+from echospan.errors import StoreError
+from echospan.grids import Cell
+from echospan.store import Store
+added = 0
+with Store(sys.argv[1]) as store:
+    try:
+        while True:
+            cell = Cell(core="gru", symbols=1, seed=added)
+            store.add(CellResult(cell, None, "x" * 9_000, 1, 0.1))
+            added += 1
+    except StoreError as e:
+        print(e)
+with Store(sys.argv[1]) as store:
+    print(len(store.stored()) == added > 9)
+"""
+
+
+@needs_unshare
+def test_a_full_disk_is_one_sentence_and_nothing_that_was_stored_is_lost(tmp_path):
+    script = 'mount -t tmpfs -o size=300k none "$1" && exec "$2" -c "$3" "$1/s.sqlite"'
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+    ended = subprocess.run(
+        [*words, str(tmp_path), sys.executable, FILLS], capture_output=True, text=True
+    )
+    if ended.returncode and "Traceback" not in ended.stderr:
+        pytest.skip("no mounts are permitted here")
+    sentence, whole = ended.stdout.splitlines()
+    assert "cannot be written (database or disk is full); see that the disk has room" in sentence
+    assert whole == "True"
 
 
 # A file that goes away while it is written.

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from echospan import cli
-from echospan.text import literal, plain
+from echospan.text import literal, plain, shown
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,24 @@ def test_one_printable_line_comes_out_that_any_unicode_terminal_can_encode(text)
 def test_a_long_text_is_cut():
     assert plain("x" * 9, longest=5) == "xxxx…"
     assert len(plain("x" * 10**6)) == 1_000
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (8, "8"),
+        ("it's", '"it\'s"'),
+        ("\x1b", "'\\x1b'"),
+        (10**400, "a number of 1,329 bits"),
+        ([10**5_000], "a list"),
+        ("x" * 10**7, "'" + "x" * 58 + "…"),
+        ([[]] * 10**6, "a list of 1,000,000 items"),
+        ({i: i for i in range(2_000)}, "a dict of 2,000 items"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_a_value_in_a_message_is_short(value, text):
+    assert shown(value) == text
 
 
 @pytest.mark.parametrize("name", ["a[/b]", "[red]x", ":warning:", "[link=http://x]y[/link]"])

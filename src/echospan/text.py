@@ -50,6 +50,10 @@ def shown(value: object, longest: int = 60) -> str:
     """
     if isinstance(value, int) and value.bit_length() > 4 * longest:
         return f"a number of {value.bit_length():,} bits"
+    if isinstance(value, str | bytes):
+        value = value[: longest + 1]  # a repr is longer than that
+    elif isinstance(value, list | tuple | dict | set) and len(value) > 1_000:
+        return f"a {type(value).__name__} of {len(value):,} items"
     try:
         return plain(repr(value), longest)
     except Exception:  # such a number inside of it, nested too deeply, or a repr of someone else's
