@@ -31,6 +31,7 @@ from echospan.random_streams import (
     training_generator,
 )
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.selftest import selftest
 from echospan.tasks import EchoTask
 from echospan.training import train
 
@@ -144,7 +145,7 @@ NO_SEEDS = [-1, SEEDS, 2**63, -(2**63), 2**64, 10**40, 1.0, 0.5, True, "1", None
         lambda seed: echospan.Grid(cores=("gru",), seeds=(seed,)),
         lambda seed: echospan.Cell(core="gru", symbols=1, seed=seed),
         lambda seed: echospan.memory_capacity(torch.nn.GRU(1, 4, batch_first=True), seed=seed),
-        lambda seed: echospan.selftest.selftest(seed),
+        lambda seed: selftest(seed),
     ],
 )
 def test_what_is_no_seed_is_refused_everywhere(use, seed):
@@ -266,6 +267,7 @@ ELSEWHERE = {
     "random_streams.py": "makes them",
     "homework.py": "draws the assignment's data, which the caller's random.seed decides",
     "checks.py": "tries a module on fixed input; no figure comes of it",
+    "cores/carrying.py": "tries a module on fixed input; no figure comes of it",
     "cores/probing.py": "tries a module on fixed input; no figure comes of it",
 }
 SEEDING = {"manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random"}

@@ -470,13 +470,16 @@ def sending(raw, data):
 def test_who_pings_and_never_reads_fills_no_memory():
     with (
         serving([Served("gru", model())], rate=1e9, total_rate=1e9, patience=60.0) as served,
-        upgraded(served) as raw,
+        upgraded(served, frame(1, HELLO.encode())) as raw,
     ):
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        assert b"welcome" in raw.recv(4_096)
+        (connection,) = served.server.visitors
+        ours = connection._transport.get_extra_info("socket")
+        for end, buffer in ((raw, socket.SO_RCVBUF), (ours, socket.SO_SNDBUF)):
+            end.setsockopt(socket.SOL_SOCKET, buffer, 4_096)
         raw.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             raw.sendall(FLOODS["long pings"] * 100_000)
-        (connection,) = served.server.visitors
         assert connection._transport.get_write_buffer_size() < 2 * WRITE
 
 

@@ -38,6 +38,8 @@ class Purpose(Enum):
     """What layers draw in processes after the first of a training; by rank."""
     LAYER_DRAWS = "layer draws"
     """What layers draw from Python's and NumPy's generators while they are trained; by rank."""
+    TRIAL = "trial"
+    """The steps that a copy of a layer is tried with before it is trained."""
     STOPPING = "stopping"
     """The evaluations that decide when a training has reached its target."""
     RATE = "rate"

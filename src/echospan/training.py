@@ -206,9 +206,10 @@ def check_steps(model: EchoModel, recipe: Recipe) -> None:
         learning = [p for p in asked.parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(learning) if learning else None
         state: State = None
-        stream = torch.Generator(device).manual_seed(0)
+        stream = generator(Purpose.TRIAL, config.seed)
         for _ in range(2 if config.carry else 1):
-            symbols, targets = task.batch(TRIAL_ROWS, recipe.window, stream)
+            symbols = task.draw(TRIAL_ROWS, recipe.window, stream).to(device)
+            targets = task.targets(symbols)
             if model.by_input:
                 targets = targets[..., :1]
             loss, state = asked(symbols, state, delays, targets, None)
