@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -332,7 +332,7 @@ def _unsealed(
     check: Callable[[dict[str, Any], Mapping[str, Spec]], None] | None,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with open_regular(path, _LARGEST_FILE) as file:
+        with enough_memory(path), open_regular(path, _LARGEST_FILE) as file:
             tensor_file = TensorFile(file)
             if set(tensor_file.metadata) != {"echospan", "sha256"}:
                 raise ValueError("it was not written by echospan")
@@ -349,16 +349,19 @@ def _unsealed(
             raise RunError(f"{path} is damaged (its checksum differs)", remedy)
     except ValueError as e:
         raise RunError(f"{path} is not a whole {what} ({e})", remedy) from None
-    except MemoryError:
-        raise too_large(path) from None
     return facts, tensors
 
 
-def too_large(path: Path) -> RunError:
-    """Return the error of a file whose tensors do not fit into memory."""
-    return RunError(
-        f"there is not enough memory to read {path}", "read it on a machine that has more"
-    )
+@contextlib.contextmanager
+def enough_memory(path: Path) -> Iterator[None]:
+    """Raise RunError where the tensors of a file do not fit into memory."""
+    try:
+        with memory_errors():
+            yield
+    except MemoryError:
+        raise RunError(
+            f"there is not enough memory to read {path}", "read it on a machine that has more"
+        ) from None
 
 
 def fingerprint(model: EchoModel) -> str:
@@ -477,7 +480,10 @@ def _check_digest(path: Path, digest: str, config: Config, remedy: str) -> None:
 
 def _load_model(path: Path, config: Config, folder: int, links: bool, remedy: str) -> EchoModel:
     try:
-        with open_regular(path, _LARGEST_FILE, folder=folder, links=links) as file:
+        with (
+            enough_memory(path),
+            open_regular(path, _LARGEST_FILE, folder=folder, links=links) as file,
+        ):
             tensor_file = TensorFile(file)
             try:
                 model = _fitting(config.recipe.model, tensor_file)
@@ -486,8 +492,6 @@ def _load_model(path: Path, config: Config, folder: int, links: bool, remedy: st
             tensors, digest = tensor_file.read()
     except ValueError as e:
         raise RunError(f"{path} is damaged ({e})", remedy) from None
-    except MemoryError:
-        raise too_large(path) from None
     _check_digest(path, digest, config, remedy)
     if not all(t.isfinite().all() for t in tensors.values()):
         raise RunError(f"{path} holds nan or infinity", remedy)
@@ -511,7 +515,7 @@ def _fitting(config: ModelConfig, file: TensorFile) -> EchoModel:
         raise ValueError(f"readouts.weight is {shape}, not {[rows, config.hidden]}")
     if not weight.dtype.is_floating_point:
         raise ValueError(f"readouts.weight is {weight}, not of floating point")
-    with memory_errors(), torch.inference_mode(False), torch.device("cpu"), Unfilled(file.numel):
+    with torch.inference_mode(False), torch.device("cpu"), Unfilled(file.numel):
         model = EchoModel(config)
     wanted = {name: Spec.of(t) for name, t in model.state_dict().items()}
     # A model may have been saved in another precision than the one that models are made in.

@@ -82,15 +82,10 @@ def parse_config(data: bytes, path: object, remedy: str) -> Config:
     """
     try:
         config = document(data.decode())
-    except ValueError as e:
+        checksum = _checksum(config) if isinstance(config, dict) else ""
+    except (ValueError, RecursionError) as e:
         raise RunError(f"{path} is not valid JSON ({e})", remedy) from None
-    if not isinstance(config, dict):
-        raise RunError(f"{path} is not of echospan", "name one that it made")
-    check_format(config.get("format"), path)
-    try:
-        checksum = _checksum(config)
-    except RecursionError:
-        raise RunError(f"{path} is not valid JSON (it is nested too deeply)", remedy) from None
+    check_format(config.get("format") if isinstance(config, dict) else None, path)
     if checksum != config.get("sha256"):
         raise RunError(f"{path} is damaged (its checksum differs)", remedy)
     try:

@@ -51,7 +51,10 @@ class OpenFile:
     def read_into(self, buffer: memoryview) -> None:
         """Fill a buffer with the next bytes; raises Changed where the file ends before that."""
         while buffer:
-            count = os.readv(self.descriptor, [buffer])
+            try:
+                count = os.readv(self.descriptor, [buffer])
+            except OSError as e:
+                raise _unreadable(self.path, e, "") from None
             if not count:
                 raise Changed
             buffer = buffer[count:]
@@ -100,10 +103,6 @@ def open_regular(
     try:
         status = os.fstat(descriptor)
         yield OpenFile(path, descriptor, status.st_size, status.st_mtime_ns)
-    except OSError as e:
-        if isinstance(e, RunError):
-            raise
-        raise _unreadable(path, e, remedy) from None
     finally:
         os.close(descriptor)
 
