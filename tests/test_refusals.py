@@ -9,6 +9,7 @@ import builtins
 import errno
 import fcntl
 import functools
+import hashlib
 import json
 import math
 import os
@@ -88,6 +89,7 @@ from echospan.model import EchoModel
 from echospan.parallel import Group
 from echospan.profiling import Profile, combine, profile
 from echospan.recipes import ModelConfig, Recipe, TrainingConfig
+from echospan.run_format import manifest
 from echospan.selftest import ring
 from echospan.storage.folder import FolderInUseError, claim
 from echospan.store import Store, differences, results
@@ -117,13 +119,13 @@ def cut(path, at):
 
 
 def config(change):
-    """A run's settings, changed."""
+    """A run's settings, changed, with the right checksum."""
 
     def harm():
         path = Path("run/config.json")
-        told = json.loads(path.read_text())
-        change(told)
-        path.write_text(json.dumps(told))
+        settings = json.loads(path.read_text())
+        change(settings)
+        path.write_bytes(manifest(settings))
 
     return harm
 
@@ -191,6 +193,23 @@ def taken_out():
 def linked():
     Path("run/config.json").rename("elsewhere")
     Path("run/config.json").symlink_to("../elsewhere")
+
+
+def evaluated(content):
+    """Give the run another evaluation, with the right checksum."""
+    Path("run/evaluation.json").write_text(content)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    config(lambda settings: settings["files"].update({"evaluation.json": digest}))()
+
+
+UNFIT = {"blank_accuracy": None, "delays": [], "recalled_bits": 0.0, "span": 0, "target": 0.9}
+
+
+def unfinite(path):
+    """Put a number that is none into a state, with the right checksum."""
+    facts, parts = unsealed(Path(path), "", "")
+    parts = {name: part.fill_(torch.nan) for name, part in parts.items()}
+    Path(path).write_bytes(sealed(facts, parts))
 
 
 def not_a_number():
@@ -577,7 +596,7 @@ REFUSALS = [
     R(
         SettingError,
         "evaluation is {}; it lacks blank_accuracy, delays, recalled_bits, span, target",
-        lambda: load("run").save_pretrained("new", evaluation={}),
+        lambda: load("run").save_pretrained("new", evaluation=UNFIT),
     ),
     R(
         AlphabetError,
@@ -873,14 +892,14 @@ REFUSALS = [
     ),
     R(
         CoreError,
-        "GRU takes input of width 16, not 9; make it for width 9, or say features=16",
+        "GRU takes input of width 16, not 9; make it for width 9, or give features=16",
         lambda: as_core(refused.fixed, 9),
         "profile refused:fixed --features 9",
     ),
     R(
         CoreError,
         "Raises raised RuntimeError: no such luck for an input of (2, 7, 4); "
-        "it must take (batch, time, features): wrap it, or say features=… if that is wrong",
+        "it must take (batch, time, features): wrap it, or give its width as features",
         lambda: as_core(test_adapter.Raises()),
         "check test_adapter:Raises",
     ),
@@ -901,7 +920,7 @@ REFUSALS = [
     R(
         CoreError,
         "Pairs raised RuntimeError: <> for an input of (3, 7, 4); "
-        "it must take (batch, time, features): wrap it, or say features=… if that is wrong",
+        "it must take (batch, time, features): wrap it, or give its width as features",
         lambda: as_core(refused.Pairs()),
         "profile refused:Pairs",
     ),
@@ -1269,12 +1288,6 @@ REFUSALS = [
         "the second training step raises RuntimeError: <>; "
         "compute all that depends on a weight anew in each forward",
         lambda: checks.check_one_step(test_checks.KeepsGraph),
-    ),
-    R(
-        CheckError,
-        "a copy made before two steps of training changed with them by <>; "
-        "compute with the parameters themselves: keep no second name for them and no cache",
-        lambda: checks.check_one_step(test_checks.SharesWithCopies),
     ),
     R(
         CheckError,
@@ -1656,21 +1669,22 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run/config.json cannot be read (<>); train it anew with echospan train",
+        "run/config.json is not valid JSON (<>); train it anew with echospan train",
         lambda: load("run"),
         "echo run abc",
         harm=cut("run/config.json", 20),
     ),
     R(
         RunError,
-        "run/config.json is not of echospan; name a folder it made",
+        "run/config.json is not of echospan; name one that it made",
         lambda: load("run"),
         "evaluate run",
         harm=text("run/config.json", "{}"),
     ),
     R(
         RunError,
-        "run has format 99, newer than 3; install a newer echospan",
+        "run/config.json has format 99, and this version of echospan reads format 4; "
+        "install a newer echospan",
         lambda: load("run"),
         "echo run abc",
         harm=config(lambda told: told.update(format=99)),
@@ -1710,25 +1724,32 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run/config.json is no file of its own; name a folder that echospan train made",
+        "run/config.json is not a regular file; name a folder that echospan train made",
         lambda: load("run"),
         "echo run abc",
         harm=linked,
     ),
     R(
         RunError,
-        "run/config.json is too large to be ours; name a folder that echospan train made",
+        "run/config.json has 2,097,152 bytes, more than the 1,000,000 that are read; "
+        "name a folder that echospan train made",
         lambda: load("run"),
         "echo run abc",
         harm=cut("run/config.json", 2**21),
     ),
     R(
         RunError,
-        "run/config.json does not fit its model (the read-outs are [12, 8], not [12, 9]); "
-        "train it anew with echospan train",
+        "run/model.safetensors does not fit config.json (<>); train it anew with echospan train",
         lambda: load("run"),
         "echo run abc",
         harm=config(lambda told: told["model"].update(hidden=9)),
+    ),
+    R(
+        RunError,
+        "run/config.json is damaged (its checksum differs); train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=text("run/config.json", '{"format": 4, "sha256": "00"}'),
     ),
     R(
         RunError,
@@ -1736,11 +1757,11 @@ REFUSALS = [
         "train it anew with echospan train",
         lambda: load("run"),
         "echo run abc",
-        harm=config(lambda told: told["training"].update(seed=5)),
+        harm=scribbled("run/model.safetensors"),
     ),
     R(
         RunError,
-        "run/model.safetensors holds what is no number; train it anew with echospan train",
+        "run/model.safetensors holds nan or infinity; train it anew with echospan train",
         lambda: load("run"),
         "echo run abc",
         harm=not_a_number,
@@ -1754,9 +1775,7 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "run/config.json does not fit its model (ModelConfig.__init__() got an unexpected "
-        "keyword argument 'colour'); "
-        "train it anew with echospan train",
+        "run/config.json does not describe a model (<>); train it anew with echospan train",
         lambda: load("run"),
         "echo run abc",
         harm=config(lambda told: told["model"].update(colour="red")),
@@ -1776,7 +1795,7 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "stopped/resume.safetensors is no whole snapshot (<>); "
+        "stopped/resume.safetensors is not a whole snapshot (<>); "
         "train it anew with echospan train --overwrite",
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
@@ -1798,14 +1817,15 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "stopped/resume.safetensors has format 99, newer than 3; install a newer echospan",
+        "stopped/resume.safetensors has format 99, and this version of echospan reads format 4; "
+        "install a newer echospan",
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
         harm=sealed_as("stopped/resume.safetensors", lambda told: told.update(format=99)),
     ),
     R(
         RunError,
-        "stopped/resume.safetensors is no whole snapshot (hidden is 0; "
+        "stopped/resume.safetensors is not a whole snapshot (hidden is 0; "
         "use a whole number of 1 or more); train it anew with echospan train --overwrite",
         lambda: read_snapshot(Path("stopped")),
         "train fixed --out stopped --resume",
@@ -1821,7 +1841,7 @@ REFUSALS = [
     ),
     R(
         RunError,
-        "state does not fit its model (RuntimeError); begin anew with another file",
+        "state is not a whole state of this model (<>); begin anew with another file",
         restored,
         "echo run abc --state state",
         harm=sealed_as("state", lambda told: None, none=torch.zeros(1, 1, 9)),
@@ -2337,6 +2357,47 @@ REFUSALS = [
         "open it with echospan serve, or train one of gru, lstm, min_gru, lru, rnn, rnn_tanh",
         lambda: pack(EchoModel(ModelConfig(core="tcn", hidden=8))),
     ),
+    # what is read is checked against the model before it is used
+    R(
+        AlphabetError,
+        f"{option('ids')} is [9]; give whole numbers from 0 to 3",
+        lambda: Stream(load("run")).push_ids([9]),
+    ),
+    R(
+        RunError,
+        "the evaluation is not one of this model (<>); "
+        "give what as_report returns, or leave it out",
+        lambda: save(load("run"), SHORT, "run", {"evaluation.json": "{}"}, overwrite=True),
+    ),
+    R(
+        RunError,
+        "run/evaluation.json is not an evaluation of this model (<>); "
+        "train it anew with echospan train",
+        lambda: load("run"),
+        "echo run abc",
+        harm=lambda: evaluated("{}"),
+    ),
+    R(
+        RunError,
+        "state holds nan or infinity; begin anew with another file",
+        args="echo run abc --state state",
+        harm=lambda: unfinite("state"),
+    ),
+    R(
+        RunError,
+        "stopped/resume.safetensors is not a whole snapshot (<>); "
+        "train it anew with echospan train --overwrite",
+        lambda: read_snapshot(Path("stopped")),
+        "train fixed --out stopped --resume",
+        harm=sealed_as("stopped/resume.safetensors", lambda facts: facts["facts"].update(step=-5)),
+    ),
+    R(SettingError, "folder is <>; give a path", lambda: load("\ud800")),
+    R(
+        SettingError,
+        "the evaluation is not one of this model (<>); "
+        "give what evaluation.json of its run holds, or leave it out",
+        lambda: load("run").save_pretrained("new", evaluation=UNFIT),
+    ),
     # commands
     R(
         SettingError,
@@ -2362,13 +2423,39 @@ UNREACHED = {
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",
     ("hub.py", "e.fact.replace(made, name)"): "as above",
+    ("hub.py", "e.fact.replace(str(there), name)"): "as above",
+    ("profiling.py", "while it was trained and measured"): "test_terminal.py has such a layer",
+    ("storage/reading.py", "changed while it was read"): "test_reading.py changes a run meanwhile",
+    ("storage/reading.py", "cannot be read ({e.strerror})"): "root may read everything",
+    ("storage/reading.py", "_unreadable(self.path"): "a disk that fails in the middle of a read",
+    ("checkpoint.py", "is not a whole snapshot"): "test_reading.py has generators out of range",
+    ("checkpoint.py", "not enough memory to read"): "the limit would be that of the tests as well",
+    ("training.py", "the snapshot is of a training with"): "commands compare the settings before",
+    ("cli/runs.py", "standard output is closed"): "a process of its own would be needed",
+    ("cli/runs.py", "standard input is closed"): "as above",
+    ("cli/runs.py", "PYTHONIOENCODING"): "as above",
+    ("cli/runs.py", "standard output cannot be written"): "as above",
+    ("cli/runs.py", "standard input cannot be read"): "as above",
+    ("cores/calling.py", "one output for each step"): "test_odd_layers.py has such layers",
+    ("cores/copying.py", "with the original"): "as above",
+    ("cores/discovery.py", "sparse parameter"): "as above",
+    ("cores/discovery.py", "weights that are not its own"): "as above",
+    ("cores/discovery.py", "which it made of its parameters once"): "as above",
+    ("cores/discovery.py", "once it was in eval()"): "as above",
+    ("cores/probing.py", "is on the meta device"): "as above",
+    ("cores/probing.py", "cannot be switched between"): "as above",
+    ("cores/probing.py", "self.refusal("): "as above",
 }
 """What no row provokes, by file and words, and why."""
 
-APART = ("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError")
+APART = (
+    *("Unpackable", "refused", "Refused", "Gone", "LocksUnsupportedError", "Changed"),
+    *("error", "self.wants_features"),
+)
 """What no person sees: one that never leaves echospan/cores, one that was raised elsewhere and is
 raised on, one that closes a visitor's socket, with the reasons that test_serve.py reads, one that
-ends the work for a visitor who has left, and one that storage/folder.py turns into another."""
+ends the work for a visitor who has left, two that storage/ turns into others, and two that
+make their message elsewhere in cores/discovery.py."""
 
 COMMANDS = [number for number, row in enumerate(REFUSALS) if row.args is not None]
 

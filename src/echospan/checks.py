@@ -394,9 +394,9 @@ def _numbers(core: nn.Module) -> dict[str, Tensor]:
 
 
 def check_one_step(make: MakeCore) -> None:
-    """Two steps of Adam change the output; a copy is not touched, and one that loads them agrees.
+    """Two steps of Adam change the output, and a copy that loads their weights agrees.
 
-    What fails here computes with other weights than those that are trained, saved and copied: a
+    What fails here computes with other weights than those that are trained and saved: a
     second name for their storage, a cache made at construction or in eval(), a graph that is kept.
     """
     core = _made(make)
@@ -427,12 +427,6 @@ def check_one_step(make: MakeCore) -> None:
     stale = "compute with the parameters themselves: keep no second name for them and no cache"
     if not any(_first(_moved(a, b, 0.0)) for a, b in zip(before, after, strict=True)):
         raise CheckError("two steps of training change no output", stale)
-    for what, other, expected in (
-        ("a copy made before two steps of training changed with them", copy, before),
-        ("a copy made after two steps of training differs", copy_module(core), after),
-    ):
-        if gap := _gap(_answer(other, x), expected, rounding):
-            raise CheckError(f"{what} by {gap:.2g}", stale)
     for other in (copy, fresh):
         _load(other, core, " after two steps of training")
         if gap := _gap(_answer(other, x), after, rounding):
