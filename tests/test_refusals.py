@@ -892,14 +892,16 @@ REFUSALS = [
     ),
     R(
         CoreError,
-        "GRU takes input of width 16, not 9; make it for width 9, or give features=16",
+        "GRU takes input of width 16, not 9; make it for width 9, or give "
+        f"{option('features', 16)}",
         lambda: as_core(refused.fixed, 9),
         "profile refused:fixed --features 9",
     ),
     R(
         CoreError,
         "Raises raised RuntimeError: no such luck for an input of (2, 7, 4); "
-        "it must take (batch, time, features): wrap it, or give its width as features",
+        "it must take (batch, time, features): wrap it, or give its width as "
+        f"{option('features')}",
         lambda: as_core(test_adapter.Raises()),
         "check test_adapter:Raises",
     ),
@@ -920,7 +922,8 @@ REFUSALS = [
     R(
         CoreError,
         "Pairs raised RuntimeError: <> for an input of (3, 7, 4); "
-        "it must take (batch, time, features): wrap it, or give its width as features",
+        "it must take (batch, time, features): wrap it, or give its width as "
+        f"{option('features')}",
         lambda: as_core(refused.Pairs()),
         "profile refused:Pairs",
     ),
