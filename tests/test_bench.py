@@ -193,7 +193,7 @@ def test_what_fails_is_stored_with_its_reason_and_run_again_on_request(here, cap
     sentence = "raised RuntimeError while it was trained and measured (out of luck); run"
     assert sentence in rows["Raises"]["error"]
     assert rows["Leaves"]["error"] == "SystemExit: 7"
-    assert rows["Hungry"]["error"].startswith("its memory ran out (benchlayers:Hungry raised")
+    assert rows["Hungry"]["error"].startswith("its memory ran out (no more)")
     assert rows["Hungry"]["error"].endswith(f", {TRIES} times")
     assert (here / "hungry").read_text() == "x" * TRIES
     assert rows["Raises"]["tries"] == 1

@@ -274,15 +274,6 @@ class Single:
         return cls.only
 
 
-def test_containers_that_cannot_be_made_anew_stay_as_they_are():
-    things = [Immutable(a=1), Closed([1]), Pair(1, 2), Single(), torch.Size([2]), range(3)]
-    things[3].names, things[3].itself = ["a"], things
-    layer = Gru(things=list(things), **{f"thing{i}": thing for i, thing in enumerate(things)})
-    assert as_core(layer).carries == "state"
-    assert all(a is b for a, b in zip(layer.things, things, strict=True))
-    assert things[3].names == ["a"]
-
-
 def test_a_state_may_hold_settings_and_things_that_are_no_tensors():
     class State:
         def __init__(self, h):

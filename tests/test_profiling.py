@@ -268,7 +268,8 @@ class Secretive(nn.Module):
 
     def forward(self, x, state=None):
         past = x.new_zeros(len(x), 2, x.shape[2]) if state is None else state
-        return x, torch.cat([past, x], 1)[:, -2:]
+        # A state without which the output is computed is taken for no state.
+        return x + 0 * past.sum((1, 2), keepdim=True), torch.cat([past, x], 1)[:, -2:]
 
 
 def test_what_is_stored_but_not_shown_is_told_from_what_is_not_stored():

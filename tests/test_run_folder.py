@@ -58,6 +58,25 @@ def absent() -> None:
     pass
 
 
+EVALUATION = json.dumps(
+    {
+        "delays": [
+            {
+                "delay": d,
+                "trials": 4,
+                "correct": 2,
+                "recall": 0.5,
+                "low": 0.2,
+                "high": 0.8,
+                "bits": 0,
+            }
+            for d in range(4)
+        ]
+    }
+)
+"""As a run of delays 0 to 3 has it."""
+
+
 def empty() -> None:
     RUN.mkdir()
 
@@ -77,7 +96,7 @@ def unfinished() -> None:
 def interrupted() -> None:
     """A run as it stands, and where it goes on from."""
     unfinished()
-    written(keep_snapshots=True, **{"evaluation.json": "{}"})
+    written(keep_snapshots=True, **{"evaluation.json": EVALUATION})
 
 
 def trained() -> None:
@@ -89,7 +108,7 @@ def trained() -> None:
 
 def finished() -> None:
     RUN.mkdir()
-    written(keep_snapshots=False, **{"evaluation.json": "{}"})
+    written(keep_snapshots=False, **{"evaluation.json": EVALUATION})
 
 
 def in_a_move() -> None:
@@ -171,9 +190,9 @@ ANSWERS: dict[Callable[[], None], tuple[str, str, str, str]] = {
         IN_THE_WAY,
         "run is damaged and has no snapshot to go on from; train anew with --overwrite",
         DONE,
-        "run/config.json cannot be read",
+        "run/config.json is not valid JSON",
     ),
-    damaged_snapshot: (GO_ON, "run/resume.safetensors is no whole snapshot", DONE, NOT_YET),
+    damaged_snapshot: (GO_ON, "run/resume.safetensors is not a whole snapshot", DONE, NOT_YET),
     foreign: (NOT_OURS, NOT_OURS, NOT_OURS, NO_MANIFEST),
     a_file: (NOT_OURS, NOT_OURS, NOT_OURS, NOT_THERE),
 }

@@ -32,7 +32,7 @@ from echospan.cores.copying import copy_module
 from echospan.cores.discovery import STARTS, STATE, wants_arguments
 from echospan.cores.probing import Refused, Trial, graph_leaves
 from echospan.cores.protocol import State, map_state, tensors
-from echospan.cores.state_tree import Unpackable, children, is_state, layout, leaves, rebuild, same
+from echospan.cores.state_tree import Unpackable, is_state, layout, leaves, rebuild, same
 from echospan.errors import CoreError
 
 FLAG_WORDS = ("state", "hidden", "cache", "carry", "memory", "past", "return", "output", "use")
@@ -52,6 +52,8 @@ class Carrying:
         self.trial, self.name = trial, trial.name
         self.x = trial.draw(3 if features != 3 else 5, time, features)
         self.y, _ = trial.run(call, self.x)
+        self.some_lengths = time > 16
+        """Whether it takes some lengths only, and so cannot go on from any step."""
         self.plan = Plan(features, self.y.shape[2], call, tested=time, lazy=trial.lazy)
 
     def find(self) -> Plan:
@@ -61,16 +63,11 @@ class Carrying:
             CoreError: The module keeps or takes a state, and goes on from it otherwise than the
                 whole sequence does.
         """
-        if self.x.shape[1] > 16:  # it takes some lengths only, and cannot go on from any step
-            return self.reading("")
         if plan := self.on_itself():
             return plan
-        try:
-            plan, note = self.returned()
-        except CoreError:
-            if self.trial.judge:
-                raise
-            plan, note = None, ""
+        if self.some_lengths:
+            return self.reading("")
+        plan, note = self.returned()
         if plan is not None:
             return plan
         if isinstance(self.plan.call.begin, ByZeros):
@@ -135,8 +132,8 @@ class Carrying:
             empty = False
         # What the rows share cannot be emptied for one of them; what grows would never end.
         shared = any(leaf.dim is None and not leaf.constant for leaf in plan.leaves)
-        shapes = [[t.shape for t in tensors(s)] for s in (state, earlier)]
-        return replace(plan, zeros_are_empty=empty and not shared and shapes[0] == shapes[1])
+        grows = _shapes(state) != _shapes(earlier)
+        return replace(plan, zeros_are_empty=empty and not shared and not grows)
 
     # --- a state on the module itself
 
@@ -161,13 +158,14 @@ class Carrying:
                 "keeps is not among its attributes",
                 cure,
             )
+        start = self.at_start(places)
+        if self.some_lengths:
+            return self.reading("", start)
         try:
             laid = layout(*self.states(lambda: list(trial.values(places).values())))
-            start = self.at_start(places)
             plan, gap = self.accepted(replace(self.plan, leaves=laid, inside=start))
         except (Unpackable, Refused) as e:
-            reason = f"what it keeps on itself cannot be carried: {e}"
-            return self.reading(reason, self.at_start(places))
+            return self.reading(f"what it keeps on itself cannot be carried: {e}", start)
         if plan is not None:
             limit = self.limit_of_state(plan)
             return self.reading(limit, plan.inside) if limit else plan
@@ -254,30 +252,15 @@ class Carrying:
         So a state is found that does not move the output yet, as that of neurons below their
         threshold.
         """
-        of: dict[int, Slot] = {}
-        marked: list[Tensor] = []
-
-        def mark(slot: Slot, value: Any) -> Any:
-            if not is_state(value) or not value.is_floating_point():
-                return value
-            leaf = value.detach().clone().requires_grad_()
-            marked.append(leaf)
-            of[id(leaf)] = slot
-            return leaf
-
-        given = dict(values)
-        for slot in places:
-            given[slot] = rebuild(functools.partial(mark, slot), values[slot])
+        marks: dict[Slot, list[Tensor]] = {slot: [] for slot in places}
         self.trial.forget()
-        try:
-            with torch.enable_grad():
-                self.trial.put_as_they_are(given)
-                y, _ = self.trial.go_on(self.plan.call, self.trial.other(self.x))
-                return {of[id(t)] for t in graph_leaves(y) if id(t) in of}
-        except Refused:  # it writes into its state in place
-            return set()
-        finally:
-            self.trial.forget()
+        with torch.enable_grad():
+            given = {s: rebuild(functools.partial(_marked, marks[s]), values[s]) for s in places}
+            self.trial.put_as_they_are(values | given)
+            y, _ = self.trial.go_on(self.plan.call, self.trial.other(self.x))
+            origins = graph_leaves(y)
+        self.trial.forget()
+        return {s for s in places if any(t is mark for t in origins for mark in marks[s])}
 
     # --- a state that is returned
 
@@ -306,7 +289,7 @@ class Carrying:
                 continue
             note = f"{self.name} takes {' and '.join(names)} and returns a state"
             if gap:
-                broken = call if plainly else None
+                broken = call if plainly and self.of_fixed_size(call) else None
                 note += (
                     f", but going on from it the output differs by {gap:.2g} from that of the "
                     "whole sequence"
@@ -327,6 +310,15 @@ class Carrying:
         except Exception:  # it takes no such state
             return float("inf")
         return self.trial.gap(self.y[:, 4:5], y)
+
+    def of_fixed_size(self, call: Call) -> bool:
+        """Return whether what is returned has one shape for any length, as only a state has."""
+        try:
+            self.laid_out(call)
+            long, short = (self.trial.run(call, x)[1] for x in (self.x, self.x[:, :4]))
+        except (Unpackable, Refused):
+            return False
+        return _shapes(long) == _shapes(short)
 
     def laid_out(self, call: Call) -> Plan:
         """Return the plan that carries a returned state; Unpackable or Refused if it cannot be."""
@@ -394,11 +386,10 @@ class Carrying:
                 return True
             if not torch.equal(y, changed):
                 return True
+        marks: list[Tensor] = []
         with torch.enable_grad():
-            marked = map_state(lambda t: t.detach().clone().requires_grad_(), state)
-            y, _ = self.call(core, self.x, marked)
-            ids = {id(t) for t in tensors(marked)}
-            return any(id(t) in ids for t in graph_leaves(y))
+            y, _ = self.call(core, self.x, map_state(functools.partial(_marked, marks), state))
+            return any(t is mark for t in graph_leaves(y) for mark in marks)
 
     def ways(self) -> Iterator[tuple[Call, bool]]:
         """Yield calls that may carry a state, and whether they need no switch."""
@@ -489,9 +480,8 @@ class Carrying:
             not leaf.constant and (leaf.dim is None or not leaf.dtype.is_floating_point)
             for leaf in plan.leaves
         )
-        states = [self.call(core, x)[1] for x in (self.x, self.x[:, :3])]
-        shapes = [[t.shape for t in tensors(state)] for state in states]
-        if not counts and shapes[0] == shapes[1]:
+        long, short = (self.call(core, x)[1] for x in (self.x, self.x[:, :3]))
+        if not counts and _shapes(long) == _shapes(short):
             return ""
 
         def ends(limit: int) -> bool:
@@ -513,13 +503,8 @@ class Carrying:
 
     def limits(self) -> list[int]:
         """Return the lengths at which a table of the module, or a number on it, may end."""
-        sizes = self.trial.sizes()
-        for value in self.trial.fresh.values():
-            parts = children(value)
-            sizes |= {n for n in leaves(value) if type(n) is int} if parts else set()
-            if type(value) is int:
-                sizes.add(value)
-        return sorted(n for n in sizes if 16 < n < LONGEST)
+        numbers = {n for v in self.trial.fresh.values() for n in leaves(v) if type(n) is int}
+        return sorted(n for n in numbers | self.trial.sizes() if 16 < n < LONGEST)
 
     def takes(self, time: int) -> bool:
         """Return whether the module takes sequences of this length."""
@@ -570,7 +555,7 @@ class Carrying:
         except Exception:  # without a gradient it is not known
             reach = tested
         plan = replace(plan, context=reach - 1, whole=reach < tested)
-        if self.x.shape[1] <= 16 and reach < tested and self.follows(plan):
+        if not self.some_lengths and reach < tested and self.follows(plan):
             # The gradient does not tell all, as that of a threshold.
             plan = replace(plan, context=tested - 1, whole=False)
         return reading_again(plan, plan.context, note)
@@ -644,6 +629,18 @@ def _is_public(state: Any) -> bool:
     if type(state) in (tuple, list) or (isinstance(state, tuple) and hasattr(state, "_fields")):
         return all(_is_public(part) for part in state)
     return type(state) is dict and all(_is_public(part) for part in state.values())
+
+
+def _marked(marks: list[Tensor], value: Any) -> Any:
+    """Return a floating tensor as a copy of a leaf, which is noted, of an autograd graph."""
+    if not is_state(value) or not value.is_floating_point():
+        return value
+    marks.append(value.detach().clone().requires_grad_())
+    return marks[-1].clone()  # the module may write into it
+
+
+def _shapes(state: Any) -> list[torch.Size]:
+    return [t.shape for t in leaves(state) if isinstance(t, Tensor)]
 
 
 def _equal(a: State, b: State) -> bool:

@@ -116,15 +116,17 @@ def children(tree: Any) -> list[tuple[Any, Any]] | None:
     """Return the names and parts of a container; None for what is none."""
     if isinstance(tree, Tensor | torch.Size | str | Leaf) or tree is None:
         return None
-    if isinstance(tree, dict):
-        return list(tree.items())
-    if isinstance(tree, list | tuple | deque):
-        return list(enumerate(tree))
-    if not _is_object(tree):
+    try:
+        if isinstance(tree, dict):
+            return list(tree.items())
+        if isinstance(tree, list | tuple | deque):
+            return list(enumerate(tree))
+        if not _is_object(tree):
+            return None
+        found = {name: getattr(tree, name) for name in _slots(type(tree)) if hasattr(tree, name)}
+        return list((found | getattr(tree, "__dict__", {})).items())
+    except Exception:  # a class that does not let itself be looked into
         return None
-    found = {name: getattr(tree, name) for name in _slots(type(tree)) if hasattr(tree, name)}
-    found.update(getattr(tree, "__dict__", {}))
-    return list(found.items())
 
 
 def rebuild(f: Callable[[Any], Any], tree: Any, memo: Memo | None = None) -> Any:
@@ -143,29 +145,33 @@ def rebuild(f: Callable[[Any], Any], tree: Any, memo: Memo | None = None) -> Any
     parts = children(tree)
     if parts is None:
         return tree
-    if isinstance(tree, tuple):
-        values = [rebuild(f, part, memo) for _, part in parts]
-        made: Any = type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
-        memo[id(tree)] = made
-        return made
-    try:
-        plain = isinstance(tree, dict | list | deque | types.SimpleNamespace)
-        # object.__new__ refuses the classes of C extensions, whose insides only they can make.
-        made = copy.copy(tree) if plain else object.__new__(type(tree))
-    except Exception:  # it cannot be made anew, and stays
-        memo[id(tree)] = tree
+    memo[id(tree)] = made = _shell(tree)
+    if made is tree and not isinstance(tree, tuple):
         return tree
+    values = [rebuild(f, part, memo) for _, part in parts]
+    try:
+        if isinstance(tree, tuple):
+            made = type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+        for (name, _), value in zip(parts, values, strict=True):
+            if isinstance(tree, dict | list | deque):
+                made[name] = value
+            elif not isinstance(tree, tuple):
+                object.__setattr__(made, name, value)
+    except Exception:  # a class that does not let itself be made so stays as it is
+        made = tree
     memo[id(tree)] = made
-    if isinstance(tree, dict):
-        for name, part in parts:
-            made[name] = rebuild(f, part, memo)
-    elif isinstance(tree, list | deque):
-        for at, part in parts:
-            made[at] = rebuild(f, part, memo)
-    else:
-        for name, part in parts:
-            object.__setattr__(made, name, rebuild(f, part, memo))
     return made
+
+
+def _shell(tree: Any) -> Any:
+    """Return another container of the class; the same one where there cannot be one."""
+    try:
+        if isinstance(tree, dict | list | deque | types.SimpleNamespace):
+            return copy.copy(tree)
+        # object.__new__ refuses the classes of C extensions, whose insides only they can make.
+        return tree if isinstance(tree, tuple) else object.__new__(type(tree))
+    except Exception:  # whatever its class raises
+        return tree
 
 
 def leaves(tree: Any) -> list[Any]:
