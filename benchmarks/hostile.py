@@ -581,6 +581,10 @@ def run_case(kind: Kind, whole: dict[str, bytes], seed: int) -> tuple[str, str]:
     """Return what was changed in one case, and what became of it."""
     with _unpacked(whole) as folder:
         what = kind.change(folder, random.Random(seed))
+        # The child begins with what this process has in memory.
+        inherited = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
@@ -601,8 +605,8 @@ def run_case(kind: Kind, whole: dict[str, bytes], seed: int) -> tuple[str, str]:
         outcome = f"Signal {os.WTERMSIG(status)}"
     elif seconds > SECONDS:
         outcome = f"Slow {seconds:.1f} s, {outcome}"
-    elif usage.ru_maxrss * 1024 > MEMORY:
-        outcome = f"Memory {usage.ru_maxrss / 1e6:.1f} GB, {outcome}"
+    elif (taken := usage.ru_maxrss * 1024 - inherited) > MEMORY:
+        outcome = f"Memory {taken / 1e9:.1f} GB, {outcome}"
     return what, outcome
 
 

@@ -2427,7 +2427,6 @@ UNREACHED = {
     ("hub.py", "cannot be put to the Hub"): "as above",
     ("hub.py", "e.fact.replace(made, name)"): "as above",
     ("hub.py", "e.fact.replace(str(there), name)"): "as above",
-    ("profiling.py", "while it was trained and measured"): "test_terminal.py has such a layer",
     ("storage/reading.py", "changed while it was read"): "test_reading.py changes a run meanwhile",
     ("storage/reading.py", "cannot be read ({e.strerror})"): "root may read everything",
     ("storage/reading.py", "_unreadable(self.path"): "a disk that fails in the middle of a read",
