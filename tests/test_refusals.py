@@ -2425,7 +2425,6 @@ UNREACHED = {
     ("engines.py", "no Ray cluster answers at"): "Ray is not installed where these tests run",
     ("hub.py", "cannot be had from the Hub"): "test_hub.py has a Hub of its own, in a process",
     ("hub.py", "cannot be put to the Hub"): "as above",
-    ("hub.py", "e.fact.replace(made, name)"): "as above",
     ("hub.py", "e.fact.replace(str(there), name)"): "as above",
     ("storage/reading.py", "changed while it was read"): "test_reading.py changes a run meanwhile",
     ("storage/reading.py", "cannot be read ({e.strerror})"): "root may read everything",
